@@ -1,0 +1,140 @@
+"""Typed, checked view of ``params.yaml``."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from stages.lib.errors import UserError
+
+PATH = Path("params.yaml")
+
+
+def _refuse_boolean(value: Any) -> Any:  # noqa: ANN401 - whatever YAML held
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not a yes/no value")
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(_refuse_boolean)]
+# YAML 1.1 reads 5e-4 as a string, and DVC writes such numbers: pydantic turns numeric strings into floats.
+Number = Annotated[float, BeforeValidator(_refuse_boolean), Field(allow_inf_nan=False)]
+Seed = Annotated[Integer, Field(ge=0, le=2**32 - 1)]
+ListLength = Annotated[Integer, Field(ge=1, le=1000)]
+
+
+class Section(BaseModel):
+    """A section of ``params.yaml``: immutable, and no key beyond those declared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(Section):
+    """Which ratings to use and where to get them."""
+
+    dataset: Literal["ml-100k", "ml-latest-small", "ml-1m"]
+    archive: Annotated[str, Field(min_length=1)] | None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+
+
+class Split(Section):
+    """How the ratings are divided into train and test."""
+
+    test_size: Annotated[Number, Field(gt=0, lt=1)]
+    seed: Seed
+
+
+class Train(Section):
+    """The model and its training."""
+
+    interaction: Literal["dot", "batch_sum"]
+    embedding_size: Annotated[Integer, Field(ge=1, le=4096)]
+    learning_rate: Annotated[Number, Field(gt=0, le=1)]
+    batch_size: Annotated[Integer, Field(ge=1, le=2**20)]
+    epochs: Annotated[Integer, Field(ge=1, le=10_000)]
+    l2: Annotated[Number, Field(ge=0, le=1)]
+    seed: Seed
+
+
+class Evaluate(Section):
+    """How ranking is measured."""
+
+    k: ListLength
+    relevance_quantile: Annotated[Number, Field(ge=0, le=1)]
+
+
+class Baselines(Section):
+    """The models that any model must beat."""
+
+    item_mean_damping: Annotated[Number, Field(ge=0, le=1e6)]
+    ease_lambda: Annotated[Number, Field(gt=0, le=1e6)]
+    ease_min_rating: Annotated[Number, Field(ge=0, le=5)]
+    ease_max_movies: Annotated[Integer, Field(ge=0, le=100_000)]
+
+
+class Recommend(Section):
+    """The recommendations written for every user."""
+
+    k: ListLength
+
+
+class Params(Section):
+    """All of ``params.yaml``."""
+
+    data: Data
+    split: Split
+    train: Train
+    evaluate: Evaluate
+    baselines: Baselines
+    recommend: Recommend
+
+
+def load_params(path: Path = PATH) -> Params:
+    """Read and check the parameters.
+
+    Args:
+        path: the YAML file.
+
+    Returns:
+        The parameters, every value of its declared type and inside its range.
+
+    Raises:
+        UserError: naming every missing, unknown or wrong parameter, the value found and what is allowed.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found: run from the top folder of the repository") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must hold the sections {', '.join(Params.model_fields)}; found {values!r:.80}")
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{path}: " + "; ".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _explain(problem: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    """Say in plain words what is wrong with one parameter."""
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "missing":
+        return f"{key} is missing"
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(problem["loc"][:-1])
+        close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        return f"{key} is not a parameter; {hint}"
+    if problem["type"] == "model_type":
+        return f"{key} must be a section with the keys {', '.join(_known_keys(problem['loc']))}; found {problem['input']!r:.80}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{key}: {message[0].lower() + message[1:]}; found {problem['input']!r:.80}"
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    model: Any = Params
+    for part in location:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

@@ -1,0 +1,158 @@
+"""Atomic, byte-stable writers and checked readers for everything that passes between stages."""
+
+import json
+import math
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from stages.lib.errors import UserError
+
+DECIMALS = 6  # of the numbers in JSON and CSV files, so that noise in the last bits stays out of Git
+CURE = "run `dvc repro` to make it again, or `dvc checkout` to restore it"
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Give a temporary path in the same folder that becomes `path`, whole and on disk, when the block succeeds.
+
+    Args:
+        path: the file to write; its folder is made when missing.
+
+    Yields:
+        The temporary path to write to. It is removed when the block fails.
+
+    Raises:
+        UserError: the folder or the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}; make room or give access, then retry") from error
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write metrics as JSON: keys sorted, numbers rounded to 6 decimals, a final newline.
+
+    Args:
+        path: the file to write.
+        values: numbers, None, or mappings of them.
+
+    Raises:
+        UserError: a number is infinite or not a number.
+    """
+    text = json.dumps(_rounded(values, path.name), indent=2, sort_keys=True, allow_nan=False) + "\n"
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _rounded(value: Any, name: str) -> Any:  # noqa: ANN401 - any JSON value
+    if isinstance(value, Mapping):
+        return {key: _rounded(entry, f"{name}: {key}") for key, entry in value.items()}
+    if isinstance(value, (float, np.floating)):
+        if not math.isfinite(value):
+            raise UserError(f"{name} is {value}: training diverged or the data is degenerate; lower train.learning_rate")
+        return round(float(value), DECIMALS)
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        UserError: the file is missing or is not a JSON object.
+    """
+    with _reading(path):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("not a JSON object")
+        return values
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV with 6 decimals and Unix line ends.
+
+    Args:
+        path: the file to write.
+        table: the table; its index is left out.
+    """
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False, float_format=f"%.{DECIMALS}f", lineterminator="\n")
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table as Parquet, with the same bytes for the same table.
+
+    Args:
+        path: the file to write.
+        table: the table.
+    """
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file, or some of its columns.
+
+    Raises:
+        UserError: the file is missing, damaged, or lacks a column.
+    """
+    with _reading(path):
+        table = pq.read_table(path, columns=columns, partitioning=None)
+        missing = set(columns or ()) - set(table.column_names)
+        if missing:
+            raise ValueError(f"no column {', '.join(sorted(missing))}")
+        return table
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write named arrays as an uncompressed npz file, with the same bytes for the same arrays in the same order.
+
+    Args:
+        path: the file to write.
+        arrays: the arrays, none of dtype object.
+    """
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read the arrays of an npz file. Pickled objects, which could run code, are refused.
+
+    Raises:
+        UserError: the file is missing, damaged or holds pickled objects.
+    """
+    with _reading(path):
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise ValueError("not an npz file")
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what a reader raises over a missing or damaged file into a `UserError`."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; {CURE}") from None
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, pa.ArrowException) as error:
+        raise UserError(f"{path}: cannot be read ({error}); {CURE}") from error
