@@ -31,9 +31,8 @@ def _quiet_stderr() -> Iterator[None]:
 
 
 with _quiet_stderr():
-    import tensorflow as tf  # noqa: E402
-
-    import keras  # noqa: E402
-    from keras import ops  # noqa: E402
+    import keras
+    import tensorflow as tf
+    from keras import ops
 
 __all__ = ["keras", "ops", "tf"]

@@ -128,7 +128,8 @@ def _explain(problem: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
         hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
         return f"{key} is not a parameter; {hint}"
     if problem["type"] == "model_type":
-        return f"{key} must be a section with the keys {', '.join(_known_keys(problem['loc']))}; found {problem['input']!r:.80}"
+        keys = ", ".join(_known_keys(problem["loc"]))
+        return f"{key} must be a section with the keys {keys}; found {problem['input']!r:.80}"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{key}: {message[0].lower() + message[1:]}; found {problem['input']!r:.80}"
 

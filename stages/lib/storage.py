@@ -45,7 +45,9 @@ def atomic(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}; make room or give access, then retry") from error
+        raise UserError(
+            f"{path}: cannot be written: {error.strerror or error}; make room or give access, then retry"
+        ) from error
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -68,7 +70,9 @@ def _rounded(value: Any, name: str) -> Any:  # noqa: ANN401 - any JSON value
         return {key: _rounded(entry, f"{name}: {key}") for key, entry in value.items()}
     if isinstance(value, (float, np.floating)):
         if not math.isfinite(value):
-            raise UserError(f"{name} is {value}: training diverged or the data is degenerate; lower train.learning_rate")
+            raise UserError(
+                f"{name} is {value}: training diverged or the data is degenerate; lower train.learning_rate"
+            )
         return round(float(value), DECIMALS)
     return int(value) if isinstance(value, np.integer) else value
 

@@ -1,0 +1,112 @@
+"""Number users and movies and divide the ratings into train and test."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from stages.lib.errors import UserError, run
+from stages.lib.params import Split, load_params
+from stages.lib.storage import read_table, write_json, write_table
+
+RATINGS = Path("data/interim/ratings.parquet")
+MOVIES = Path("data/interim/movies.parquet")
+PROCESSED = Path("data/processed")
+METRICS = Path("metrics/split.json")
+
+
+def main() -> None:
+    """Split the extracted ratings and describe the parts."""
+    split = load_params().split
+    ratings = read_table(RATINGS, ["user_id", "movie_id", "rating"])
+    movies = read_table(MOVIES)
+    indexed, users, rated = encode(ratings, movies)
+    train, test = split_rows(len(indexed), split)
+    write_table(PROCESSED / "train.parquet", indexed.take(pa.array(train)))
+    write_table(PROCESSED / "test.parquet", indexed.take(pa.array(test)))
+    write_table(PROCESSED / "users.parquet", users)
+    write_table(PROCESSED / "movies.parquet", rated)
+    write_json(METRICS, describe(indexed, train, test, len(users), len(rated)))
+
+
+def encode(ratings: pa.Table, movies: pa.Table) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """Replace ids by indices that count up from 0 in order of first appearance in the ratings.
+
+    Args:
+        ratings: user_id, movie_id (int32), rating (float32).
+        movies: movie_id (int32), title, genres.
+
+    Returns:
+        ``ratings`` as user, movie (int32 indices) and rating; ``users`` as user (index), user_id; and the rated
+        ``movies`` as movie (index), movie_id, title, genres: row number and index are the same.
+    """
+    user, user_ids = pd.factorize(ratings["user_id"].to_numpy())
+    movie, movie_ids = pd.factorize(ratings["movie_id"].to_numpy())
+    indexed = pa.table({"user": user.astype(np.int32), "movie": movie.astype(np.int32), "rating": ratings["rating"]})
+    users = pa.table({"user": np.arange(len(user_ids), dtype=np.int32), "user_id": user_ids})
+    listed = movies["movie_id"].to_numpy()
+    order = np.argsort(listed, kind="stable")
+    rows = order[np.searchsorted(listed, movie_ids, sorter=order)]
+    rated = movies.take(pa.array(rows)).add_column(0, "movie", pa.array(np.arange(len(movie_ids), dtype=np.int32)))
+    return indexed, users, rated
+
+
+def split_rows(rows: int, split: Split) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Choose the rows of train and test with scikit-learn's `train_test_split`.
+
+    Args:
+        rows: how many ratings there are.
+        split: the share of test rows and the seed.
+
+    Returns:
+        The row numbers of train and of test, int64, in the shuffled order that scikit-learn gives.
+
+    Raises:
+        UserError: there are too few ratings for both parts.
+    """
+    from sklearn.model_selection import train_test_split
+
+    try:
+        train, test = train_test_split(np.arange(rows), test_size=split.test_size, random_state=split.seed)
+    except ValueError:
+        raise UserError(
+            f"split.test_size: {split.test_size} of {rows} ratings leaves train or test empty; choose another share"
+        ) from None
+    return train, test
+
+
+def describe(
+    indexed: pa.Table, train: NDArray[np.int64], test: NDArray[np.int64], users: int, movies: int
+) -> dict[str, Any]:
+    """Count what the parts hold.
+
+    Args:
+        indexed: user, movie, rating: all ratings.
+        train: row numbers of the train part.
+        test: row numbers of the test part.
+        users: how many users there are.
+        movies: how many rated movies there are.
+
+    Returns:
+        Counts, the lowest and highest rating, and the density: ratings / (users x movies).
+    """
+    user, rating = indexed["user"].to_numpy(), indexed["rating"].to_numpy()
+    return {
+        "users": users,
+        "movies": movies,
+        "ratings": len(indexed),
+        "train_ratings": len(train),
+        "test_ratings": len(test),
+        "min_rating": rating.min(),
+        "max_rating": rating.max(),
+        "density": len(indexed) / (users * movies),
+        "users_without_train": users - np.count_nonzero(np.bincount(user[train], minlength=users)),
+        "users_without_test": users - np.count_nonzero(np.bincount(user[test], minlength=users)),
+    }
+
+
+if __name__ == "__main__":
+    run(main)
