@@ -1,0 +1,107 @@
+"""The held-out part of the ratings and how lists are measured against it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from stages.lib.errors import UserError
+from stages.lib.metrics import RankingMetrics, ranking_metrics, relevant_rows
+from stages.lib.ratings import TEST, TRAIN, Ratings
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Test ratings, the movies that each user has rated in train, and what is relevant.
+
+    Attributes:
+        ratings: the test ratings.
+        seen: users x movies, the train ratings.
+        relevant: (n,) which test ratings are relevant.
+    """
+
+    ratings: Ratings
+    seen: sp.csr_array
+    relevant: NDArray[np.bool_]
+
+    @classmethod
+    def read(cls, quantile: float) -> Self:
+        """Read train and test and mark the relevant test ratings.
+
+        Args:
+            quantile: of a user's test ratings, at or above which a movie is relevant.
+
+        Returns:
+            The held-out part.
+
+        Raises:
+            UserError: a file is missing or damaged.
+        """
+        test = Ratings.read(TEST)
+        return cls(test, Ratings.read(TRAIN).matrix(), relevant_rows(test.users, test.values, quantile))
+
+    @cached_property
+    def users(self) -> NDArray[np.int32]:
+        """The users with test ratings, ascending: (users,) int32."""
+        return np.unique(self.ratings.users)
+
+    @cached_property
+    def _relevant_pairs(self) -> NDArray[np.int64]:
+        users, movies = self.ratings.users[self.relevant], self.ratings.movies[self.relevant]
+        return np.sort(users.astype(np.int64) * self.ratings.shape[1] + movies)
+
+    def measure(self, lists: NDArray[np.int32]) -> RankingMetrics:
+        """Measure ranked lists.
+
+        Args:
+            lists: (users, K) movie indices for each of `users`; -1 where there are no more candidates.
+
+        Returns:
+            The metrics at every k from 1 to K.
+        """
+        pairs = np.where(lists >= 0, self.users[:, None].astype(np.int64) * self.ratings.shape[1] + lists, -1)
+        at = np.minimum(np.searchsorted(self._relevant_pairs, pairs), len(self._relevant_pairs) - 1)
+        hits = self._relevant_pairs[at] == pairs
+        counts = np.bincount(self.ratings.users[self.relevant], minlength=self.ratings.shape[0])[self.users]
+        return ranking_metrics(lists, hits, counts, self.ratings.shape[1])
+
+
+def summary(metrics: RankingMetrics, errors: dict[str, float] | None) -> dict[str, Any]:
+    """Give the metrics at K as they are written to JSON.
+
+    Args:
+        metrics: of the lists.
+        errors: ``rmse`` and ``mae``, or None for a model that predicts no ratings.
+
+    Returns:
+        One number a metric, None for those that the model does not have.
+    """
+    return {
+        "users": len(metrics.average_precision),
+        "precision": metrics.precision[-1],
+        "recall": metrics.recall[-1],
+        "map": metrics.map[-1],
+        "ndcg": metrics.ndcg[-1],
+        "mrr": metrics.mrr,
+        "hit_rate": metrics.hit_rate,
+        "coverage": metrics.coverage,
+        **(errors or {"rmse": None, "mae": None}),
+    }
+
+
+def check_k(name: str, k: int, movies: int) -> None:
+    """Refuse lists longer than the catalogue.
+
+    Args:
+        name: the parameter.
+        k: its value.
+        movies: the size of the catalogue.
+
+    Raises:
+        UserError: k is greater than the number of movies.
+    """
+    if k > movies:
+        raise UserError(f"params.yaml: {name}: must be at most {movies}, the number of rated movies; found {k}")

@@ -1,0 +1,112 @@
+"""Rating and ranking metrics over arrays, as the field defines them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def relevant_rows(users: NDArray[np.int32], ratings: NDArray[np.float32], quantile: float) -> NDArray[np.bool_]:
+    """Mark each user's relevant rows: those rated at or above that quantile of the user's own ratings.
+
+    Args:
+        users: (n,) the user of each rating.
+        ratings: (n,) the ratings.
+        quantile: 0 to 1; interpolated linearly between ratings, as `numpy.quantile` does by default.
+
+    Returns:
+        (n,) bool. Every user has at least one relevant row.
+    """
+    order = np.lexsort((ratings, users))
+    by_user, ordered = users[order], ratings[order].astype(np.float64)
+    first = np.flatnonzero(np.diff(by_user, prepend=-1))
+    count = np.diff(first, append=len(by_user))
+    position = quantile * (count - 1)
+    below = np.floor(position).astype(np.int64)
+    weight = position - below
+    low = ordered[first + below]
+    high = ordered[first + np.minimum(below + 1, count - 1)]
+    # NumPy's own interpolation, bit for bit, so that a rating equal to the quantile counts as it does there.
+    threshold = np.where(weight < 0.5, low + (high - low) * weight, high - (high - low) * (1 - weight))
+    relevant = np.empty(len(users), dtype=bool)
+    relevant[order] = ordered >= np.repeat(threshold, count)
+    return relevant
+
+
+@dataclass(frozen=True)
+class RankingMetrics:
+    """Ranking quality at every list length from 1 to K, each the mean over users.
+
+    Attributes:
+        precision: (K,) hits in the first k / k.
+        recall: (K,) hits in the first k / relevant movies.
+        map: (K,) mean average precision; a user's average divides by min(relevant movies, k).
+        ndcg: (K,) hits discounted by 1 / log2(rank + 1) / the same for the best possible list.
+        mrr: mean of 1 / rank of the first hit in the K movies, 0 where there is none.
+        hit_rate: share of users with a hit in the K movies.
+        coverage: share of the catalogue in at least one list of K movies.
+        average_precision: (users,) each user's average precision at K.
+        user_recall: (users,) each user's recall at K.
+    """
+
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    map: NDArray[np.float64]
+    ndcg: NDArray[np.float64]
+    mrr: float
+    hit_rate: float
+    coverage: float
+    average_precision: NDArray[np.float64]
+    user_recall: NDArray[np.float64]
+
+
+def ranking_metrics(
+    lists: NDArray[np.int32], hits: NDArray[np.bool_], relevant: NDArray[np.int64], movies: int
+) -> RankingMetrics:
+    """Measure ranked lists. Definitions: Manning et al., Introduction to Information Retrieval (2008), chapter 8.
+
+    Args:
+        lists: (users, K) movie indices in rank order; -1 where a user has fewer candidates than K.
+        hits: (users, K) whether that movie is relevant.
+        relevant: (users,) how many movies are relevant to each user, at least 1.
+        movies: the size of the catalogue.
+
+    Returns:
+        The metrics at every k from 1 to K.
+    """
+    rank = np.arange(1, lists.shape[1] + 1)
+    found = np.cumsum(hits, axis=1)
+    most = np.minimum(relevant[:, None], rank)
+    average_precision = np.cumsum(hits * (found / rank), axis=1) / most
+    recall = found / relevant[:, None]
+    discount = 1 / np.log2(rank + 1)
+    best = np.cumsum(discount)
+    ndcg = np.cumsum(hits * discount, axis=1) / best[most - 1]
+    any_hit = hits.any(axis=1)
+    reciprocal = np.where(any_hit, 1 / (np.argmax(hits, axis=1) + 1), 0.0)
+    listed = np.unique(lists)
+    return RankingMetrics(
+        precision=(found / rank).mean(axis=0),
+        recall=recall.mean(axis=0),
+        map=average_precision.mean(axis=0),
+        ndcg=ndcg.mean(axis=0),
+        mrr=float(reciprocal.mean()),
+        hit_rate=float(any_hit.mean()),
+        coverage=np.count_nonzero(listed >= 0) / movies,
+        average_precision=average_precision[:, -1],
+        user_recall=recall[:, -1],
+    )
+
+
+def rating_errors(predicted: NDArray[np.float64], ratings: NDArray[np.float32]) -> dict[str, float]:
+    """Measure predicted ratings.
+
+    Args:
+        predicted: (n,) in stars.
+        ratings: (n,) in stars.
+
+    Returns:
+        ``rmse`` and ``mae``, in stars.
+    """
+    error = predicted - ratings.astype(np.float64)
+    return {"rmse": float(np.sqrt(np.mean(error**2))), "mae": float(np.mean(np.abs(error)))}
