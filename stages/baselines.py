@@ -1,0 +1,132 @@
+"""Measure the models that any model must beat: popularity, the damped item mean, and EASE."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from stages.lib.errors import run
+from stages.lib.heldout import HeldOut, check_k, summary
+from stages.lib.metrics import rating_errors
+from stages.lib.params import Baselines, load_params
+from stages.lib.ratings import TRAIN, Ratings
+from stages.lib.storage import write_json
+from stages.lib.topk import top_k
+
+METRICS = Path("metrics/baselines.json")
+
+
+def main() -> None:
+    """Measure every baseline as ``params.yaml`` says."""
+    params = load_params()
+    k = params.evaluate.k
+    held_out = HeldOut.read(params.evaluate.relevance_quantile)
+    check_k("evaluate.k", k, held_out.ratings.shape[1])
+    write_json(METRICS, measure(Ratings.read(TRAIN), held_out, k, params.baselines))
+
+
+def measure(train: Ratings, held_out: HeldOut, k: int, params: Baselines) -> dict[str, dict[str, Any]]:
+    """Measure popularity, item mean and EASE on the held-out ratings.
+
+    Args:
+        train: what the baselines learn from.
+        held_out: what they are measured on.
+        k: the length of the lists.
+        params: damping, regularization and limits.
+
+    Returns:
+        The same metrics as for the model, one mapping a baseline. Only the item mean predicts ratings. EASE is left
+        out, with a message on stderr, where the catalogue is larger than ``ease_max_movies``.
+    """
+
+    def ranking(scores: NDArray[np.float64]) -> NDArray[np.int32]:
+        lists, _ = top_k(held_out.users, held_out.seen, k, lambda users, _: np.tile(scores, (len(users), 1)))
+        return lists
+
+    means = item_means(train, params.item_mean_damping)
+    errors = rating_errors(means[held_out.ratings.movies], held_out.ratings.values)
+    results = {
+        "popularity": summary(held_out.measure(ranking(popularity(train))), None),
+        "item_mean": summary(held_out.measure(ranking(means)), errors),
+    }
+    if train.shape[1] > params.ease_max_movies:
+        print(
+            f"EASE is left out: it inverts a {train.shape[1]} x {train.shape[1]} matrix, and baselines.ease_max_movies "
+            f"allows {params.ease_max_movies}",
+            file=sys.stderr,
+        )
+        return results
+    interactions = positives(train, params.ease_min_rating)
+    weights = ease_weights(interactions, params.ease_lambda)
+    lists, _ = top_k(held_out.users, held_out.seen, k, lambda users, _: ease_scores(interactions[users], weights))
+    return {**results, "ease": summary(held_out.measure(lists), None)}
+
+
+def popularity(train: Ratings) -> NDArray[np.float64]:
+    """Count each movie's ratings: (movies,) float64."""
+    return np.bincount(train.movies, minlength=train.shape[1]).astype(np.float64)
+
+
+def item_means(train: Ratings, damping: float) -> NDArray[np.float64]:
+    """Average each movie's ratings together with `damping` ratings at the global mean.
+
+    Args:
+        train: the ratings.
+        damping: how many ratings at the global mean are added to each movie; a movie without any gets that mean.
+
+    Returns:
+        (movies,) float64, in stars.
+    """
+    values = train.values.astype(np.float64)
+    mean = values.mean()
+    count = np.bincount(train.movies, minlength=train.shape[1])
+    total = np.bincount(train.movies, weights=values, minlength=train.shape[1])
+    return np.where(count + damping > 0, (total + damping * mean) / np.maximum(count + damping, 1e-12), mean)
+
+
+def positives(train: Ratings, min_rating: float) -> sp.csr_array:
+    """Give a users x movies matrix with 1 where the rating is at least `min_rating`, float64."""
+    liked = train.values >= min_rating
+    ones = np.ones(np.count_nonzero(liked))
+    return sp.csr_array((ones, (train.users[liked], train.movies[liked])), shape=train.shape)
+
+
+def ease_weights(interactions: sp.csr_array, l2: float) -> NDArray[np.float64]:
+    """Solve EASE (Steck, Embarrassingly shallow autoencoders for sparse data, WWW 2019, equation 8).
+
+    Args:
+        interactions: users x movies, 1 where the user likes the movie.
+        l2: the regularization.
+
+    Returns:
+        (movies, movies) float64 with a zero diagonal: the weight of a liked movie, by row, for a movie, by column.
+    """
+    gram = (interactions.T @ interactions).toarray()
+    gram[np.diag_indices_from(gram)] += l2
+    inverse = scipy.linalg.inv(gram, overwrite_a=True, check_finite=False, assume_a="pos")
+    inverse /= -np.diag(inverse)
+    np.fill_diagonal(inverse, 0)
+    return inverse
+
+
+def ease_scores(liked: sp.csr_array, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Score all movies for some users.
+
+    Args:
+        liked: (users, movies) their liked movies.
+        weights: (movies, movies) from `ease_weights`.
+
+    Returns:
+        (users, movies) float64, rounded to 9 decimals: movies liked by the same users have equal scores but for the
+        last bits, which differ from one machine to the next and must not decide their order.
+    """
+    scores: NDArray[np.float64] = np.round(liked @ weights, 9)
+    return scores
+
+
+if __name__ == "__main__":
+    run(main)

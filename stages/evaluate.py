@@ -1,0 +1,52 @@
+"""Measure the trained factors on the test ratings: top-K ranking over the whole catalogue, and rating errors."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from stages.lib.errors import run
+from stages.lib.factors import Factors
+from stages.lib.heldout import HeldOut, check_k, summary
+from stages.lib.metrics import RankingMetrics, rating_errors
+from stages.lib.params import load_params
+from stages.lib.storage import write_csv, write_json
+
+METRICS = Path("metrics/evaluate.json")
+AT_K = Path("metrics/at_k.csv")
+
+
+def main() -> None:
+    """Evaluate as ``params.yaml`` says and write the metrics at K and at every k up to it."""
+    params = load_params().evaluate
+    held_out = HeldOut.read(params.relevance_quantile)
+    check_k("evaluate.k", params.k, held_out.ratings.shape[1])
+    ranking, errors = evaluate(Factors.load(), held_out, params.k)
+    write_json(METRICS, summary(ranking, errors))
+    write_csv(AT_K, at_k(ranking))
+
+
+def evaluate(factors: Factors, held_out: HeldOut, k: int) -> tuple[RankingMetrics, dict[str, float]]:
+    """Measure a model.
+
+    Args:
+        factors: the model.
+        held_out: test ratings and what each user has seen.
+        k: the length of the lists.
+
+    Returns:
+        The ranking metrics at every k up to that, and ``rmse`` and ``mae`` over the test ratings.
+    """
+    lists, _ = factors.top_k(held_out.users, held_out.seen, k)
+    test = held_out.ratings
+    return held_out.measure(lists), rating_errors(factors.predict(test.users, test.movies), test.values)
+
+
+def at_k(ranking: RankingMetrics) -> pd.DataFrame:
+    """Give precision, recall, MAP and NDCG, one row for every k."""
+    columns = {name: getattr(ranking, name) for name in ("precision", "recall", "map", "ndcg")}
+    return pd.DataFrame({"k": np.arange(1, len(ranking.precision) + 1), **columns})
+
+
+if __name__ == "__main__":
+    run(main)
