@@ -1,0 +1,38 @@
+# `make repro` sets everything up and runs the pipeline; `make test` runs the tests.
+PYTHON ?= python3
+VENV ?= .venv
+ENV := $(VENV)/.installed
+RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
+
+.PHONY: repro test lint check lock notebook recommend
+
+repro: $(ENV)  ## fetch, extract, split, train, evaluate and recommend, then print the results
+	$(RUN) dvc repro
+	@$(RUN) python -m tools.results
+
+test: $(ENV)  ## run the tests
+	$(RUN) python -m pytest
+
+lint: $(ENV)  ## check style and types
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+
+check: $(ENV)  ## run the pipeline from nothing: dvc.lock and metrics must come out as they are committed
+	$(RUN) python -m tools.check
+
+notebook: $(ENV)  ## ARCHIVE=path/to/ml-1m.zip: the published table, reproduced and corrected
+	$(RUN) python -m tools.notebook $(if $(ARCHIVE),--archive "$(ARCHIVE)") $(if $(SHA256),--sha256 "$(SHA256)")
+
+recommend: $(ENV)  ## USER=42 [K=10]: a user's favourites and recommendations
+	@$(RUN) python -m stages.recommend --user $(if $(filter command line,$(origin USER)),$(USER),$(error say which user: make recommend USER=42)) $(if $(K),--k $(K))
+
+lock: $(ENV)  ## pin every dependency that pyproject.toml asks for, with hashes
+	$(RUN) uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --fork-strategy fewest --upgrade \
+		--generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock --quiet
+
+$(ENV): requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else "error: %s is Python %d.%d; 3.11 to 3.13 is needed: make PYTHON=/path/to/python3.11" % (sys.executable, v[0], v[1]))'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@touch $@

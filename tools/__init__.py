@@ -1,0 +1,1 @@
+"""Commands behind the make targets that no stage of the pipeline needs."""
