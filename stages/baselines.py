@@ -108,9 +108,9 @@ def ease_weights(interactions: sp.csr_array, l2: float) -> NDArray[np.float64]:
     gram = (interactions.T @ interactions).toarray()
     gram[np.diag_indices_from(gram)] += l2
     inverse = scipy.linalg.inv(gram, overwrite_a=True, check_finite=False, assume_a="pos")
-    inverse /= -np.diag(inverse)
-    np.fill_diagonal(inverse, 0)
-    return inverse
+    weights: NDArray[np.float64] = inverse / -np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    return weights
 
 
 def ease_scores(liked: sp.csr_array, weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -126,11 +126,17 @@ class Stacks(keras.utils.PyDataset):
 
 
 class RoundedCSVLogger(keras.callbacks.CSVLogger):
-    """Keras' CSV log with 6 decimals, so that noise in the last bits stays out of Git."""
+    """Keras' CSV log with 6 decimals, so that noise in the last bits stays out of Git, and Unix line ends."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write the losses of one epoch."""
         super().on_epoch_end(epoch, {name: f"{float(value):.{DECIMALS}f}" for name, value in (logs or {}).items()})
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Close the file and replace the line ends that Python's csv module writes."""
+        super().on_train_end(logs)
+        path = Path(self.filename)
+        path.write_bytes(path.read_bytes().replace(b"\r\n", b"\n"))
 
 
 def save_model(model: keras.Model, path: Path) -> None:

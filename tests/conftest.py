@@ -1,0 +1,114 @@
+"""Small synthetic archives in the MovieLens layouts, and commands run as a user would run them."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks.synthetic import make_ratings, write_archive
+from stages.lib.releases import RELEASES
+
+REPOSITORY = Path(__file__).parents[1]
+USERS, MOVIES, RATINGS = 60, 80, 1500
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def run(folder: Path, *command: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder; it need not succeed."""
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False, timeout=280
+    )
+
+
+def stage(
+    folder: Path, name: str, *arguments: str, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a stage of the pipeline in a folder that holds the code."""
+    return run(folder, sys.executable, "-m", f"stages.{name}", *arguments, env=env)
+
+
+def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Assert that a command ended in one line on stderr that holds these words, with status 1."""
+    assert result.returncode == 1, result
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("Downloading file ")]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: "), result.stderr
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Give the checksum of every file under a folder, but for compiled code."""
+    return {
+        str(path.relative_to(folder)): sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def set_params(folder: Path, **values: object) -> None:
+    """Change parameters of a copy: train__epochs=1 sets train.epochs."""
+    path = folder / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    for name, value in values.items():
+        section, key = name.split("__")
+        params[section][key] = value
+    path.write_text(yaml.safe_dump(params))
+
+
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One small archive for each release's layout."""
+    folder = tmp_path_factory.mktemp("archives")
+    paths = {}
+    for name, release in RELEASES.items():
+        users, movies, ratings = make_ratings(USERS, MOVIES, RATINGS, scale=release.scale)
+        paths[name] = folder / f"{name}.zip"
+        write_archive(paths[name], name, users, movies, ratings, MOVIES + 5)
+    return paths
+
+
+@pytest.fixture
+def project(tmp_path: Path, archives: dict[str, Path]) -> Path:
+    """A copy of the code in a folder of its own, set to the synthetic ml-1m archive."""
+    return copy_project(tmp_path / "project", archives["ml-1m"])
+
+
+def copy_project(folder: Path, archive: Path, dataset: str = "ml-1m") -> Path:
+    for name in ("stages", "tools"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("params.yaml", "dvc.yaml", ".gitignore", ".gitattributes", ".dvcignore"):
+        shutil.copy(REPOSITORY / name, folder / name)
+    set_params(folder, data__dataset=dataset, data__archive=str(archive), data__sha256=sha256(archive))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, archives: dict[str, Path]) -> Path:
+    """A copy of the code where every stage has run; tests that change it work on a copy of their own."""
+    folder = copy_project(tmp_path_factory.mktemp("trained") / "project", archives["ml-1m"])
+    for name in ("fetch", "extract", "split", "train", "evaluate", "baselines", "recommend"):
+        result = stage(folder, name)
+        assert result.returncode == 0, result.stderr
+    return folder
+
+
+@pytest.fixture
+def finished(trained: Path, tmp_path: Path) -> Path:
+    """A copy of `trained` that a test may change."""
+    return Path(shutil.copytree(trained, tmp_path / "finished"))
+
+
+@pytest.fixture
+def working_directory(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Change the working directory for one test: everything in the project is relative to it."""
+    return monkeypatch.chdir
