@@ -85,7 +85,9 @@ def item_means(train: Ratings, damping: float) -> NDArray[np.float64]:
     mean = values.mean()
     count = np.bincount(train.movies, minlength=train.shape[1])
     total = np.bincount(train.movies, weights=values, minlength=train.shape[1])
-    return np.where(count + damping > 0, (total + damping * mean) / np.maximum(count + damping, 1e-12), mean)
+    means = np.full(train.shape[1], mean)
+    np.divide(total + damping * mean, count + damping, out=means, where=count + damping > 0)
+    return means
 
 
 def positives(train: Ratings, min_rating: float) -> sp.csr_array:
