@@ -144,7 +144,7 @@ def write_archive(
     }
     listed = pa.table({name: values[name] for name in layout.columns})
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for which, (name, part) in enumerate(((files.movies, listed), (files.ratings, table))):
+        for which, (name, part) in enumerate(((files.ratings, table), (files.movies, listed))):
             archive.writestr(zipfile.ZipInfo(name), _as_text(part, layout, which), zipfile.ZIP_DEFLATED, 1)
 
 

@@ -25,7 +25,7 @@ def main() -> None:
     params = load_params()
     k = params.evaluate.k
     held_out = HeldOut.read(params.evaluate.relevance_quantile)
-    check_k("evaluate.k", k, held_out.ratings.shape[1])
+    check_k("params.yaml: evaluate.k", k, held_out.ratings.shape[1])
     write_json(METRICS, measure(Ratings.read(TRAIN), held_out, k, params.baselines))
 
 

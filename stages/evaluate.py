@@ -1,9 +1,10 @@
 """Measure the trained factors on the test ratings: top-K ranking over the whole catalogue, and rating errors."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
 from stages.lib.errors import run
 from stages.lib.factors import Factors
@@ -20,8 +21,10 @@ def main() -> None:
     """Evaluate as ``params.yaml`` says and write the metrics at K and at every k up to it."""
     params = load_params().evaluate
     held_out = HeldOut.read(params.relevance_quantile)
-    check_k("evaluate.k", params.k, held_out.ratings.shape[1])
-    ranking, errors = evaluate(Factors.load(), held_out, params.k)
+    check_k("params.yaml: evaluate.k", params.k, held_out.ratings.shape[1])
+    factors = Factors.load()
+    factors.check_shape(held_out.ratings.shape)
+    ranking, errors = evaluate(factors, held_out, params.k)
     write_json(METRICS, summary(ranking, errors))
     write_csv(AT_K, at_k(ranking))
 
@@ -42,10 +45,10 @@ def evaluate(factors: Factors, held_out: HeldOut, k: int) -> tuple[RankingMetric
     return held_out.measure(lists), rating_errors(factors.predict(test.users, test.movies), test.values)
 
 
-def at_k(ranking: RankingMetrics) -> pd.DataFrame:
-    """Give precision, recall, MAP and NDCG, one row for every k."""
+def at_k(ranking: RankingMetrics) -> dict[str, NDArray[Any]]:
+    """Give precision, recall, MAP and NDCG as columns with one row for every k."""
     columns = {name: getattr(ranking, name) for name in ("precision", "recall", "map", "ndcg")}
-    return pd.DataFrame({"k": np.arange(1, len(ranking.precision) + 1), **columns})
+    return {"k": np.arange(1, len(ranking.precision) + 1), **columns}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Final
 
@@ -51,7 +52,8 @@ def extract(path: Path, release: Release) -> tuple[pa.Table, pa.Table]:
             ratings = _parse_ratings(_member(archive, release.ratings), release)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run `dvc repro` to fetch it") from None
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+    # RuntimeError: a member is encrypted, or packed in a way that zipfile does not know.
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
         raise UserError(f"{path}: cannot be read as a zip archive ({error}); delete it and run `dvc repro`") from None
     _check_ratings(ratings, movies, release)
     return ratings, movies
@@ -82,6 +84,9 @@ def _parse_movies(data: bytes, release: Release) -> pa.Table:
     repeated[order[1:]] = np.diff(ids[order]) == 0
     _refuse(repeated, ids, release.movies, layout, "movie_id {} is listed a second time")
     title, genres = movies["title"], movies["genres"]
+    for column in (title, genres):
+        broken = pc.match_substring(column, "\n").to_numpy()
+        _refuse(broken, ids, release.movies, layout, "movie_id {} runs over the end of the line: a quote is not closed")
     if "year" in layout.columns:
         year = movies["year"]
         with_year = pc.binary_join_element_wise(title, " (", year, ")", "")
@@ -100,6 +105,8 @@ def _parse(data: bytes, name: str, layout: Layout, types: dict[str, pa.DataType]
         expected = separator.join(layout.header[which])
         if first != expected:
             raise UserError(f"{name}: line 1 is {first!r:.80}; {expected!r} is expected; {WRONG_RELEASE}")
+        if b"\n" not in data.strip():
+            raise UserError(f"{name}: has no rows under its header; {WRONG_RELEASE}")
     invalid: list[pyarrow.csv.InvalidRow] = []
 
     def keep(row: pyarrow.csv.InvalidRow) -> str:
@@ -126,13 +133,11 @@ def _parse(data: bytes, name: str, layout: Layout, types: dict[str, pa.DataType]
 
     try:
         return read(use_threads=True)
-    except (pa.ArrowInvalid, UnicodeDecodeError):
+    except pa.ArrowInvalid:
         pass
     # Only the slower, single-threaded parser knows the line at fault.
     try:
         return read(use_threads=False)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name}: is not {layout.encoding} text ({error.reason}); {WRONG_RELEASE}") from None
     except pa.ArrowInvalid as error:
         if invalid:
             row = invalid[0]
@@ -145,21 +150,18 @@ def _parse(data: bytes, name: str, layout: Layout, types: dict[str, pa.DataType]
 
 def _plain(message: str, types: dict[str, pa.DataType]) -> str:
     """Say pyarrow's conversion error in the words of the file: line, column, value."""
-    if "Empty CSV" in message:
-        return f"has no rows under its header; {WRONG_RELEASE}"
     line = message.split("Row #")[1].split(":")[0] if "Row #" in message else "?"
     names = list(types)
     column = names[int(message.split("CSV column #")[1].split(":")[0])] if "CSV column #" in message else "a value"
-    kind = "text" if pa.types.is_string(types.get(column, pa.string())) else "a number"
-    found = message.rsplit("invalid value ", 1)[-1] if "invalid value" in message else message
-    return f"line {line}: {column} must be {kind} that fits {types.get(column)}; found {found}"
+    if "invalid UTF8" in message:
+        return f"line {line}: {column} is not UTF-8 text"
+    found = message.split("invalid value ", 1)[-1]
+    return f"line {line}: {column} must be a number that fits {types.get(column)}; found {found:.80}"
 
 
 def _check_ratings(ratings: pa.Table, movies: pa.Table, release: Release) -> None:
     """Refuse ids, ratings and pairs that the release cannot hold."""
     name, layout = release.ratings, release.layout
-    if not len(ratings):
-        raise UserError(f"{name}: has no rows under its header; {WRONG_RELEASE}")
     low, high, step = release.scale
     values = ratings["rating"].to_numpy()
     with np.errstate(invalid="ignore"):

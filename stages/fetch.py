@@ -1,5 +1,6 @@
 """Fetch the archive of ratings and keep it only if its checksum is right."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -40,12 +41,15 @@ def fetch(source: str, sha256: str, path: Path) -> None:
     Raises:
         UserError: the source cannot be reached or read, or its bytes have another checksum.
     """
-    scheme = urllib.parse.urlsplit(source).scheme
+    try:
+        scheme = urllib.parse.urlsplit(source).scheme
+    except ValueError as error:
+        raise UserError(f"data.archive: {source}: is not an address: {error}; {ELSEWHERE}") from None
     download = {"http": _download_http, "https": _download_http, "pip": _download_wheel}.get(scheme, _copy_file)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A run that was killed while downloading leaves its temporary file behind.
-        for leftover in path.parent.glob("tmp*"):
+        for leftover in path.parent.glob("tmp" + 8 * "[a-z0-9_]"):
             leftover.unlink()
         pooch.create(
             path=path.parent,
@@ -54,15 +58,15 @@ def fetch(source: str, sha256: str, path: Path) -> None:
             urls={path.name: source},
             retry_if_failed=RETRIES if download is _download_http else 0,
         ).fetch(path.name, downloader=download)
-    except ValueError as error:
-        found = str(error).split("(")[-1].split(")")[0] if "hash" in str(error) else str(error)
-        raise UserError(
-            f"{source}: the archive's SHA-256 is {found}, and {sha256} is expected: it is damaged or another edition; "
-            "set data.sha256 if you trust it, or " + ELSEWHERE
-        ) from None
     except requests.RequestException as error:
         raise UserError(
             f"{source}: cannot be fetched after {RETRIES + 1} attempts: {_reason(error)}; {ELSEWHERE}"
+        ) from None
+    except ValueError as error:  # pooch's, "... expected sha256:... but got ..."
+        found = str(error).split("but got ")[-1].split(".")[0]
+        raise UserError(
+            f"{source}: the archive's SHA-256 is {found}, and {sha256} is expected: it is damaged or another edition; "
+            "set data.sha256 if you trust it, or " + ELSEWHERE
         ) from None
     except OSError as error:
         raise UserError(
@@ -82,7 +86,7 @@ def _download_http(url: str, output: str | Path, pooch_: Any) -> None:  # noqa: 
         if 400 <= status < 500 and status not in (408, 429):
             raise UserError(f"{url}: the server answers {status} {error.response.reason}; {ELSEWHERE}") from None
         raise
-    except (requests.exceptions.InvalidURL, requests.exceptions.TooManyRedirects) as error:
+    except (ValueError, requests.exceptions.TooManyRedirects) as error:  # ValueError: not an address
         raise UserError(f"{url}: cannot be fetched: {_reason(error)}; {ELSEWHERE}") from None
 
 
@@ -96,7 +100,10 @@ def _download_wheel(source: str, output: str | Path, _pooch: Any) -> None:  # no
         wheels = list(Path(folder).glob("*.whl"))
         if result.returncode or len(wheels) != 1:
             said = [line for line in result.stderr.splitlines() if line.startswith("ERROR:")] or ["no wheel came"]
-            raise UserError(f"{requirement}: pip cannot fetch it from the package index: {said[-1]}; {ELSEWHERE}")
+            # pip ends on "no matching distribution" even where it could not reach the index.
+            broken = re.search("connection broken by '(.*)'", result.stderr)
+            reason = f"{said[-1]} ({broken[1]})" if broken else said[-1]
+            raise UserError(f"{requirement}: pip cannot fetch it from the package index: {reason}; {ELSEWHERE}")
         shutil.copyfile(wheels[0], output)
 
 
@@ -110,7 +117,8 @@ def _copy_file(source: str, output: str | Path, _pooch: Any) -> None:  # noqa: A
     path = Path(urllib.request.url2pathname(parts.path) if parts.scheme == "file" else source)
     if not path.is_file():
         where = "" if path.is_absolute() else f" in {Path.cwd()} (an absolute path works from anywhere)"
-        raise UserError(f"data.archive: {source}: no such file{where}; {ELSEWHERE}")
+        found = "is a folder, not a file" if path.is_dir() else "no such file"
+        raise UserError(f"data.archive: {source}: {found}{where}; {ELSEWHERE}")
     try:
         shutil.copyfile(path, output)
     except PermissionError:

@@ -35,7 +35,7 @@ def main() -> None:
     k = load_params().recommend.k if arguments.k is None else arguments.k
     if k < 1:
         raise UserError(f"--k: must be at least 1; found {k}")
-    check_k("recommend.k" if arguments.k is None else "--k", k, len(library.movies))
+    check_k("params.yaml: recommend.k" if arguments.k is None else "--k", k, len(library.movies))
     if arguments.user is None:
         write_table(RECOMMENDATIONS, library.recommend_all(k))
     else:
@@ -68,7 +68,9 @@ class Library:
         """
         rated = Ratings.read(TRAIN).matrix() + Ratings.read(TEST).matrix()
         user_ids = read_table(USERS, ["user_id"])["user_id"].to_numpy()
-        return cls(Factors.load(), rated, user_ids, read_table(MOVIES, ["movie_id", "title", "genres"]))
+        factors = Factors.load()
+        factors.check_shape(rated.shape)
+        return cls(factors, rated, user_ids, read_table(MOVIES, ["movie_id", "title", "genres"]))
 
     def recommend_all(self, k: int) -> pa.Table:
         """List k movies for every user.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stages.lib.errors import UserError, run
 from stages.lib.params import Split, load_params
-from stages.lib.storage import read_table, write_json, write_table
+from stages.lib.storage import CURE, read_table, write_json, write_table
 
 RATINGS = Path("data/interim/ratings.parquet")
 MOVIES = Path("data/interim/movies.parquet")
@@ -22,7 +22,7 @@ def main() -> None:
     """Split the extracted ratings and describe the parts."""
     split = load_params().split
     ratings = read_table(RATINGS, ["user_id", "movie_id", "rating"])
-    movies = read_table(MOVIES)
+    movies = read_table(MOVIES, ["movie_id", "title", "genres"])
     indexed, users, rated = encode(ratings, movies)
     train, test = split_rows(len(indexed), split)
     write_table(PROCESSED / "train.parquet", indexed.take(pa.array(train)))
@@ -42,12 +42,17 @@ def encode(ratings: pa.Table, movies: pa.Table) -> tuple[pa.Table, pa.Table, pa.
     Returns:
         ``ratings`` as user, movie (int32 indices) and rating; ``users`` as user (index), user_id; and the rated
         ``movies`` as movie (index), movie_id, title, genres: row number and index are the same.
+
+    Raises:
+        UserError: a rated movie is not listed.
     """
     user, user_ids = pd.factorize(ratings["user_id"].to_numpy())
     movie, movie_ids = pd.factorize(ratings["movie_id"].to_numpy())
     indexed = pa.table({"user": user.astype(np.int32), "movie": movie.astype(np.int32), "rating": ratings["rating"]})
     users = pa.table({"user": np.arange(len(user_ids), dtype=np.int32), "user_id": user_ids})
     listed = movies["movie_id"].to_numpy()
+    if not np.isin(movie_ids, listed).all():
+        raise UserError(f"{MOVIES}: lacks movies that are rated in {RATINGS}; {CURE}")
     order = np.argsort(listed, kind="stable")
     rows = order[np.searchsorted(listed, movie_ids, sorter=order)]
     rated = movies.take(pa.array(rows)).add_column(0, "movie", pa.array(np.arange(len(movie_ids), dtype=np.int32)))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.lib.backend import keras
+from stages.lib.backend import keras, tf
 from stages.lib.errors import UserError, run
 from stages.lib.factors import Factors
 from stages.lib.model import MatrixFactorization
@@ -27,6 +27,8 @@ STACK_ROWS = 2**16  # ratings handed to the compiled program at a time
 def main() -> None:
     """Train as ``params.yaml`` says and write the model, its factors and its losses."""
     params = load_params().train
+    # Steps on a small batch are over before a second thread has started.
+    tf.config.threading.set_intra_op_parallelism_threads(1)
     train, test = Ratings.read(TRAIN), Ratings.read(TEST)
     movie_ids = read_table(MOVIES, ["movie_id"])["movie_id"].to_numpy()
     with atomic(HISTORY) as history:
@@ -54,7 +56,14 @@ def fit(train: Ratings, test: Ratings, params: Train, history: Path) -> tuple[Ma
     keras.utils.set_random_seed(params.seed)
     users, movies = train.shape
     model = MatrixFactorization(
-        users, movies, params.embedding_size, params.l2, params.interaction, params.seed, name="matrix_factorization"
+        users,
+        movies,
+        params.embedding_size,
+        params.l2,
+        params.interaction,
+        params.seed,
+        lazy=params.optimizer == "lazy_adam",
+        name="matrix_factorization",
     )
     model.build()
     model.compile(
@@ -62,6 +71,7 @@ def fit(train: Ratings, test: Ratings, params: Train, history: Path) -> tuple[Ma
         loss=keras.losses.MeanSquaredError(reduction="mean_with_sample_weight"),
         jit_compile=True,
     )
+    model.optimizer.build(model.trainable_variables)
     logs = model.fit(
         Stacks(train, params.batch_size, params.seed),
         validation_data=Stacks(test, params.batch_size, None),
@@ -118,10 +128,12 @@ class Stacks(keras.utils.PyDataset):
         rows = self.steps * self.batch_size
         chosen = self.order[index * rows : (index + 1) * rows]
         padding = [(0, rows - len(chosen)), (0, 0)]
-        pairs, values, weights = (
-            np.pad(part, padding).reshape(self.steps, self.batch_size, -1)
-            for part in (self.pairs[chosen], self.values[chosen], np.ones((len(chosen), 1), dtype=np.float32))
+        # Padding repeats a pair of the last batch, so that a lazy step touches no other.
+        pairs, values = (
+            np.pad(part[chosen], padding, mode="edge").reshape(self.steps, self.batch_size, -1)
+            for part in (self.pairs, self.values)
         )
+        weights = np.pad(np.ones((len(chosen), 1), dtype=np.float32), padding).reshape(values.shape)
         return pairs, values, weights
 
 

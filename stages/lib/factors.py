@@ -3,15 +3,17 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from stages.lib.errors import UserError
 from stages.lib.storage import CURE, read_arrays, write_arrays
 from stages.lib.topk import Movies, Users, top_k
+
+if TYPE_CHECKING:  # train does without SciPy, which is slow to import
+    import scipy.sparse as sp
 
 PATH: Final = Path("models/factors.npz")
 PREDICT_BATCH: Final = 32  # rows in a batch of Keras' `predict`, over which batch_sum adds
@@ -66,20 +68,38 @@ class Factors:
         vectors = {name: arrays.get(name, np.empty(0)) for name in ("users", "movies", "user_bias", "movie_bias")}
         users, movies, user_bias, movie_bias = vectors.values()
         ids, interaction = arrays.get("movie_ids", np.empty(0)), str(arrays.get("interaction"))
+        mean = arrays.get("global_mean", np.empty(0))
         fits = (
             users.ndim == movies.ndim == 2
             and users.shape[1] == movies.shape[1]
             and user_bias.shape == users.shape[:1]
             and movie_bias.shape == ids.shape == movies.shape[:1]
-            and all(vector.dtype == np.float32 for vector in vectors.values())
+            and mean.shape == ()
+            and all(vector.dtype == np.float32 for vector in (*vectors.values(), mean))
+            and ids.dtype == np.int32
             and interaction in INTERACTIONS
-            and "global_mean" in arrays
         )
         if not fits:
             raise UserError(f"{path}: is not a file of factors: arrays are missing or do not fit together; {CURE}")
-        if not all(np.isfinite(vector).all() for vector in vectors.values()):
+        if not all(np.isfinite(vector).all() for vector in (*vectors.values(), mean)):
             raise UserError(f"{path}: holds NaN or infinite numbers: training diverged; lower train.learning_rate")
-        return cls(users, movies, user_bias, movie_bias, ids, float(arrays["global_mean"]), interaction)
+        return cls(users, movies, user_bias, movie_bias, ids, float(mean), interaction)
+
+    def check_shape(self, shape: tuple[int, int]) -> None:
+        """Refuse to be used on another split than the one trained on.
+
+        Args:
+            shape: how many users and movies the split has.
+
+        Raises:
+            UserError: this model has not as many.
+        """
+        trained = len(self.users), len(self.movies)
+        if trained != shape:
+            raise UserError(
+                f"{PATH}: was trained on {trained[0]} users and {trained[1]} movies, but data/processed holds "
+                f"{shape[0]} and {shape[1]}; {CURE}"
+            )
 
     @cached_property
     def _wide(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -128,7 +148,7 @@ class Factors:
             dots = np.repeat(np.add.reduceat(dots, starts), PREDICT_BATCH)[: len(dots)] if len(dots) else dots
         return dots + self._biases(users, movies)
 
-    def top_k(self, users: Users, seen: sp.csr_array, k: int) -> tuple[Movies, NDArray[np.float64]]:
+    def top_k(self, users: Users, seen: "sp.csr_array", k: int) -> tuple[Movies, NDArray[np.float64]]:
         """List each user's k best movies not seen, the same on every machine: see `stages.lib.topk.top_k`.
 
         Args:
@@ -154,12 +174,13 @@ class Factors:
 
         Higham, Accuracy and Stability of Numerical Algorithms (2002), section 3.1: n operations in a row are off by
         at most n u / (1 - n u) times the sum of the absolute terms, u = 2^-24 here; Cauchy and Schwarz bound that sum.
+        Products below 2^-126, the least normal number, may moreover be rounded to 0.
         """
         steps = self.users.shape[1] + 2
         relative = steps * 2.0**-24 / (1 - steps * 2.0**-24)
         longest = np.linalg.norm(self.movies.astype(np.float64), axis=1).max()
         length = np.linalg.norm(self.users[users].astype(np.float64), axis=1)
-        bound = relative * (length * longest + np.abs(self.movie_bias).max())
+        bound = relative * (length * longest + np.abs(self.movie_bias).max()) + steps * 2.0**-126
         rounded_up: NDArray[np.float32] = np.nextafter((bound * 1.001).astype(np.float32), np.float32(np.inf))
         return rounded_up
 

@@ -96,7 +96,7 @@ def check_k(name: str, k: int, movies: int) -> None:
     """Refuse lists longer than the catalogue.
 
     Args:
-        name: the parameter.
+        name: the parameter, as the message names it.
         k: its value.
         movies: the size of the catalogue.
 
@@ -104,4 +104,4 @@ def check_k(name: str, k: int, movies: int) -> None:
         UserError: k is greater than the number of movies.
     """
     if k > movies:
-        raise UserError(f"params.yaml: {name}: must be at most {movies}, the number of rated movies; found {k}")
+        raise UserError(f"{name}: must be at most {movies}, the number of rated movies; found {k}")

@@ -6,6 +6,7 @@ from stages.lib.backend import keras, ops, tf
 
 Tensor = Any  # TensorFlow ships no types
 Batch = tuple[Tensor, Tensor, Tensor]
+State = tuple[Tensor, ...]
 
 INTERACTIONS: Final = ("dot", "batch_sum")
 
@@ -31,6 +32,7 @@ class MatrixFactorization(keras.Model):
         l2: float = 0.0,
         interaction: str = "dot",
         seed: int | None = None,
+        lazy: bool = False,
         **kwargs: Any,  # noqa: ANN401 - Keras' own
     ) -> None:
         """Make the layers.
@@ -42,13 +44,15 @@ class MatrixFactorization(keras.Model):
             l2: weight of the sum of all squared vectors in the loss of each step.
             interaction: ``dot`` or ``batch_sum``.
             seed: of the initial weights.
+            lazy: whether a step updates only the users and movies in its batch: their weights, moments and L2 term.
+                This is another algorithm than Adam, where all weights move as long as their moments are not 0.
             **kwargs: passed to `keras.Model`.
         """
         super().__init__(**kwargs)
         if interaction not in INTERACTIONS:
             raise ValueError(f"interaction must be one of {INTERACTIONS}, not {interaction!r}")
         self.users, self.movies, self.embedding_size = users, movies, embedding_size
-        self.l2, self.interaction, self.seed = l2, interaction, seed
+        self.l2, self.interaction, self.seed, self.lazy = l2, interaction, seed, lazy
 
         def seeded(offset: int) -> int | None:
             return None if seed is None else seed + offset
@@ -70,7 +74,7 @@ class MatrixFactorization(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Give the arguments that make this model again."""
-        names = ("users", "movies", "embedding_size", "l2", "interaction", "seed")
+        names = ("users", "movies", "embedding_size", "l2", "interaction", "seed", "lazy")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
     def build(self, _input_shape: Any = None) -> None:  # noqa: ANN401 - Keras' own
@@ -91,36 +95,146 @@ class MatrixFactorization(keras.Model):
         return self._predict_pairs(inputs, None)
 
     def _predict_pairs(self, pairs: Tensor, weights: Tensor | None) -> Tensor:
-        users, movies = pairs[..., 0], pairs[..., 1]
-        products = self.embedding(users) * self.embedding(movies + self.users)
+        biases = ops.concatenate([self.user_bias(pairs[..., 0]), self.movie_bias(pairs[..., 1])], axis=-1)
+        return self._combine(self.embedding(self._table_rows(pairs)), biases, weights)
+
+    def _table_rows(self, pairs: Tensor) -> Tensor:
+        """Give the rows of the shared table, where movies follow users; the biases in a row are numbered alike."""
+        return ops.cast(pairs, "int32") + ops.array([0, self.users], dtype="int32")
+
+    def _combine(self, vectors: Tensor, biases: Tensor, weights: Tensor | None) -> Tensor:
+        """Predict (..., batch, 1) ratings from vectors (..., batch, 2, size) and biases (..., batch, 2)."""
+        products = vectors[..., 0, :] * vectors[..., 1, :]
         if self.interaction == "dot":
             interaction = ops.sum(products, axis=-1, keepdims=True)
         else:
             products = products if weights is None else products * weights
-            interaction = ops.sum(products, axis=(-2, -1), keepdims=products.ndim == 3)
-        return interaction + self.user_bias(users) + self.movie_bias(movies)
+            interaction = ops.sum(products, axis=(-2, -1), keepdims=True)
+        return interaction + ops.sum(biases, axis=-1, keepdims=True)
 
     def train_step(self, data: Batch) -> dict[str, Tensor]:
-        """Take one step of the optimizer for an ordinary batch, or one for each batch of a stack."""
+        """Take one step of Adam for an ordinary batch, or one for each batch of a stack.
+
+        The reported loss is the mean over the steps; of the L2 term, which changes slowly, it is the mean of its values
+        before and after the stack.
+        """
         if data[0].shape.rank == 2:
-            return super().train_step(data)
-        pairs, ratings, weights = data
+            if not self.lazy:
+                return super().train_step(data)
+            data = tuple(part[None] for part in (*data, tf.ones_like(data[1])))
+        pairs, ratings, weights = data[:3]
         rows = tf.reduce_sum(weights, axis=(1, 2))
-
-        def step(index: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
-            with tf.GradientTape() as tape:
-                predicted = self._predict_pairs(pairs[index], weights[index])
-                loss = self.compute_loss(
-                    x=pairs[index], y=ratings[index], y_pred=predicted, sample_weight=weights[index], training=True
-                )
-            gradients = tape.gradient(loss, self.trainable_variables)
-            self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
-            return index + 1, total + loss * rows[index]
-
         steps = tf.math.count_nonzero(rows, dtype=tf.int32)
-        _, total = tf.while_loop(lambda index, _: index < steps, step, (0, 0.0))
-        self._loss_tracker.update_state(total / tf.reduce_sum(rows), sample_weight=tf.reduce_sum(rows))
+        done = tf.cast(self.optimizer.iterations, tf.int32)
+        take_step = self._lazy_step if self.lazy else self._dense_step
+
+        def step(index: Tensor, total: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+            batch = pairs[index], ratings[index], weights[index]
+            loss, state = take_step(batch, state, self._adam_rate(done + index + 1))
+            return index + 1, total + loss * rows[index], state
+
+        before = self._penalty()
+        state = self._lazy_state() if self.lazy else self._dense_state()
+        _, total, state = tf.while_loop(lambda index, *_: index < steps, step, (0, 0.0, state))
+        if self.lazy:
+            self._keep_lazy_state(state)
+        else:
+            self._keep_dense_state(state)
+        self.optimizer.iterations.assign_add(tf.cast(steps, self.optimizer.iterations.dtype))
+        loss = total / tf.reduce_sum(rows) + (before + self._penalty()) / 2
+        self._loss_tracker.update_state(loss, sample_weight=tf.reduce_sum(rows))
         return {"loss": self._loss_tracker.result()}
+
+    def _penalty(self) -> Tensor:
+        return self.l2 * tf.reduce_sum(tf.square(self.embedding.embeddings))
+
+    def _weights_and_moments(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Give Adam's three kinds of variables; each holds the vectors, the user biases and the movie biases."""
+        return self.trainable_variables, self.optimizer._momentums, self.optimizer._velocities
+
+    def _dense_state(self) -> State:
+        # Weights and moments travel through the loop as vectors: XLA compiles wide instructions for those only.
+        groups = self._weights_and_moments()
+        table = tuple(tf.reshape(group[0], [-1]) for group in groups)
+        return table, tuple(tf.reshape(tf.concat(group[1:], axis=0), [-1]) for group in groups)
+
+    def _keep_dense_state(self, state: State) -> None:
+        for group, table, bias in zip(self._weights_and_moments(), *state, strict=True):
+            group[0].assign(tf.reshape(table, group[0].shape))
+            group[1].assign(bias[: self.users, None])
+            group[2].assign(bias[self.users :, None])
+
+    def _dense_step(self, batch: Batch, state: State, rate: Tensor) -> tuple[Tensor, State]:
+        """Update all weights and moments, as Keras does."""
+        pairs, ratings, weights = batch
+        table, bias = state
+        size, chosen = self.embedding_size, self._table_rows(pairs)
+        vectors, biases = tf.gather(tf.reshape(table[0], (-1, size)), chosen), tf.gather(bias[0], chosen)
+        with tf.GradientTape() as tape:
+            tape.watch((vectors, biases))
+            loss = self.loss(ratings, self._combine(vectors, biases, weights), weights)
+        vector_gradients, bias_gradients = tape.gradient(loss, (vectors, biases))
+        rows = tf.reshape(chosen, (-1, 1))
+        numbers = tf.reshape(rows * size + tf.range(size), (-1, 1))
+        gradient = tf.tensor_scatter_nd_add(2 * self.l2 * table[0], numbers, tf.reshape(vector_gradients, [-1]))
+        table = self._adam(table, gradient, tf.square(gradient), rate)
+        # Where a batch holds a bias more than once, Keras adds up the squares of its gradients, as it does for any
+        # embedding without a regularizer; for the vectors, which have one, it squares their sum.
+        gradients, zeros = tf.reshape(bias_gradients, [-1]), tf.zeros_like(bias[0])
+        gradient = tf.tensor_scatter_nd_add(zeros, rows, gradients)
+        bias = self._adam(bias, gradient, tf.tensor_scatter_nd_add(zeros, rows, tf.square(gradients)), rate)
+        return loss, (table, bias)
+
+    def _lazy_state(self) -> State:
+        # A row holds a vector and its bias; the last entry has room for the place of each row in a batch.
+        parts = tuple(
+            tf.concat([group[0], tf.concat(group[1:], axis=0)], axis=1) for group in self._weights_and_moments()
+        )
+        return parts, tf.zeros(self.users + self.movies, tf.int32)
+
+    def _keep_lazy_state(self, state: State) -> None:
+        for group, part in zip(self._weights_and_moments(), state[0], strict=True):
+            group[0].assign(part[:, :-1])
+            group[1].assign(part[: self.users, -1:])
+            group[2].assign(part[self.users :, -1:])
+
+    def _lazy_step(self, batch: Batch, state: State, rate: Tensor) -> tuple[Tensor, State]:
+        """Update the weights and moments of the batch's users and movies alone, however many there are in all."""
+        pairs, ratings, weights = batch
+        parts, places = state
+        size, rows = self.embedding_size, tf.reshape(self._table_rows(pairs), [-1])
+        values, momentum, velocity = (tf.gather(part, rows) for part in parts)
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            vectors, biases = tf.reshape(values[:, :size], (-1, 2, size)), tf.reshape(values[:, size], (-1, 2))
+            loss = self.loss(ratings, self._combine(vectors, biases, weights), weights)
+        # All occurrences of a row point to one place, where their gradients are added up.
+        places = tf.tensor_scatter_nd_update(places, rows[:, None], tf.range(tf.shape(rows)[0]))
+        place = tf.gather(places, rows)
+        gradients = tape.gradient(loss, values)
+        gradient = tf.gather(tf.tensor_scatter_nd_add(tf.zeros_like(gradients), place[:, None], gradients), place)
+        gradient += 2 * self.l2 * tf.concat([values[:, :size], tf.zeros_like(values[:, size:])], axis=1)
+        updated = self._adam((values, momentum, velocity), gradient, tf.square(gradient), rate)
+        return loss, (
+            tuple(
+                tf.tensor_scatter_nd_update(part, rows[:, None], new) for part, new in zip(parts, updated, strict=True)
+            ),
+            places,
+        )
+
+    def _adam_rate(self, step: Tensor) -> Tensor:
+        """Give Adam's learning rate at a step, from 1, with the correction for moments that start at 0."""
+        adam, count = self.optimizer, tf.cast(step, tf.float32)
+        correction = tf.sqrt(1 - tf.pow(adam.beta_2, count)) / (1 - tf.pow(adam.beta_1, count))
+        return tf.cast(adam.learning_rate, tf.float32) * correction
+
+    def _adam(self, state: Batch, gradient: Tensor, squares: Tensor, rate: Tensor) -> Batch:
+        """Update weights and moments as `keras.optimizers.Adam` does (Kingma and Ba, 2015, end of section 2)."""
+        weights, momentum, velocity = state
+        adam = self.optimizer
+        momentum += (gradient - momentum) * (1 - adam.beta_1)
+        velocity += (squares - velocity) * (1 - adam.beta_2)
+        return weights - momentum * rate / (tf.sqrt(velocity) + adam.epsilon), momentum, velocity
 
     def test_step(self, data: Batch) -> dict[str, Tensor]:
         """Add the loss of an ordinary batch, or of a stack, to the mean."""

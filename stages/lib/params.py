@@ -50,6 +50,7 @@ class Train(Section):
     """The model and its training."""
 
     interaction: Literal["dot", "batch_sum"]
+    optimizer: Literal["adam", "lazy_adam"]
     embedding_size: Annotated[Integer, Field(ge=1, le=4096)]
     learning_rate: Annotated[Number, Field(gt=0, le=1)]
     batch_size: Annotated[Integer, Field(ge=1, le=2**20)]
@@ -91,6 +92,31 @@ class Params(Section):
     recommend: Recommend
 
 
+class Loader(yaml.SafeLoader):
+    """Refuses what PyYAML would take silently: names given twice, and references, which can grow without bound."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Let a reference repeat a single value only."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            if isinstance(self.anchors.get(event.anchor), yaml.CollectionNode):
+                raise yaml.MarkedYAMLError(
+                    problem="only a single value may be repeated by reference", problem_mark=event.start_mark
+                )
+        return super().compose_node(parent, index)
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # noqa: ANN401 - the stubs have it wrong
+        """Refuse a name that was given before in the same mapping."""
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"{key.value!r:.80} is given twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        return node
+
+
 def load_params(path: Path = PATH) -> Params:
     """Read and check the parameters.
 
@@ -104,10 +130,11 @@ def load_params(path: Path = PATH) -> Params:
         UserError: naming every missing, unknown or wrong parameter, the value found and what is allowed.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
         raise UserError(f"{path}: not found: run from the top folder of the repository") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    # The last four are what PyYAML lets through over values such as 2024-99-99 or !!bool maybe, and over deep nesting.
+    except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: must hold the sections {', '.join(Params.model_fields)}; found {values!r:.80}")
@@ -119,7 +146,7 @@ def load_params(path: Path = PATH) -> Params:
 
 def _explain(problem: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
     """Say in plain words what is wrong with one parameter."""
-    key = ".".join(str(part) for part in problem["loc"])
+    key = ".".join(str(part) for part in problem["loc"])[:80]
     if problem["type"] == "missing":
         return f"{key} is missing"
     if problem["type"] == "extra_forbidden":

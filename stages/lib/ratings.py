@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from stages.lib.errors import UserError
 from stages.lib.storage import CURE, read_table
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 PROCESSED: Final = Path("data/processed")
 TRAIN: Final = PROCESSED / "train.parquet"
@@ -55,8 +57,10 @@ class Ratings:
                 raise UserError(f"{path}: a {name} index is outside 0 to {count - 1}; {CURE}")
         return cls(users, movies, values, shape)
 
-    def matrix(self) -> sp.csr_array:
+    def matrix(self) -> "sp.csr_array":
         """Give the ratings as a sparse users x movies matrix, float32, with sorted indices."""
+        import scipy.sparse as sp  # train does without it, and it is slow to import
+
         matrix = sp.csr_array((self.values, (self.users, self.movies)), shape=self.shape)
         matrix.sort_indices()
         return matrix

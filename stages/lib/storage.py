@@ -1,5 +1,6 @@
 """Atomic, byte-stable writers and checked readers for everything that passes between stages."""
 
+import csv
 import json
 import math
 import os
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -73,7 +73,7 @@ def _rounded(value: Any, name: str) -> Any:  # noqa: ANN401 - any JSON value
             raise UserError(
                 f"{name} is {value}: training diverged or the data is degenerate; lower train.learning_rate"
             )
-        return round(float(value), DECIMALS)
+        return round(float(value), DECIMALS) + 0.0  # never -0.0
     return int(value) if isinstance(value, np.integer) else value
 
 
@@ -90,15 +90,20 @@ def read_json(path: Path) -> dict[str, Any]:
         return values
 
 
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV with 6 decimals and Unix line ends.
+def write_csv(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
+    """Write columns as CSV, floats with 6 decimals, with Unix line ends.
 
     Args:
         path: the file to write.
-        table: the table; its index is left out.
+        columns: arrays of the same length, by the name in the first line.
     """
-    with atomic(path) as temporary:
-        table.to_csv(temporary, index=False, float_format=f"%.{DECIMALS}f", lineterminator="\n")
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for row in zip(*columns.values(), strict=True):
+            writer.writerow(
+                [f"{value:.{DECIMALS}f}" if isinstance(value, (float, np.floating)) else value for value in row]
+            )
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -119,11 +124,13 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         UserError: the file is missing, damaged, or lacks a column.
     """
     with _reading(path):
-        table = pq.read_table(path, columns=columns, partitioning=None)
-        missing = set(columns or ()) - set(table.column_names)
-        if missing:
-            raise ValueError(f"no column {', '.join(sorted(missing))}")
-        return table
+        # Not pq.read_table, which also reads a folder of files and whose error over a missing column is a page long.
+        with pq.ParquetFile(path) as file:
+            missing = set(columns or ()) - set(file.schema_arrow.names)
+            if missing:
+                raise ValueError(f"no column {', '.join(sorted(missing))}")
+            table = file.read(columns)
+        return table.select(columns) if columns else table
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -158,5 +165,5 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"{path}: not found; {CURE}") from None
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, pa.ArrowException) as error:
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, pa.ArrowException) as error:
         raise UserError(f"{path}: cannot be read ({error}); {CURE}") from error

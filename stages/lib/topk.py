@@ -3,11 +3,14 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
+
+if TYPE_CHECKING:  # train does without SciPy, which is slow to import
+    import scipy.sparse as sp
 
 BLOCK_BYTES = 2**24  # of scores held at a time by one thread: about what the processor's cache holds
 
@@ -18,7 +21,7 @@ Scores = NDArray[np.floating]
 
 def top_k(
     users: Users,
-    seen: sp.csr_array,
+    seen: "sp.csr_array",
     k: int,
     scores: Callable[[Users, NDArray[np.bool_]], Scores],
     tolerance: Callable[[Users], Scores] | None = None,
@@ -75,7 +78,7 @@ def top_k(
     return np.concatenate([movies for movies, _ in blocks]), np.concatenate([ranked for _, ranked in blocks])
 
 
-def _entries(matrix: sp.csr_array, rows: Users) -> tuple[NDArray[np.int64], Movies]:
+def _entries(matrix: "sp.csr_array", rows: Users) -> tuple[NDArray[np.int64], Movies]:
     """Give row (counted within `rows`) and column of the stored entries of some rows."""
     part = matrix[rows]
     return np.repeat(np.arange(len(rows)), np.diff(part.indptr)), part.indices
