@@ -76,6 +76,7 @@ def fit(train: Ratings, test: Ratings, params: Train, history: Path) -> tuple[Ma
         Stacks(train, params.batch_size, params.seed),
         validation_data=Stacks(test, params.batch_size, None),
         epochs=params.epochs,
+        shuffle=False,  # of the stacks: each epoch's order is drawn by `Stacks`
         callbacks=[RoundedCSVLogger(str(history)), keras.callbacks.TerminateOnNaN()],
         verbose="auto" if sys.stdout.isatty() else 0,
     ).history
@@ -105,6 +106,7 @@ class Stacks(keras.utils.PyDataset):
         batches = math.ceil(len(self.values) / batch_size)
         self.stacks = math.ceil(batches * batch_size / max(STACK_ROWS, batch_size))
         self.steps = math.ceil(batches / self.stacks)
+        self.stacks = math.ceil(batches / self.steps)
         self._shuffle()
 
     def _shuffle(self) -> None:
