@@ -183,7 +183,8 @@ def test_training_in_several_stacks_is_the_same(tmp_path: Path, monkeypatch: pyt
     parts, same = fit(train, test, params, tmp_path / "history.csv")
     for found, expected in zip(weights_of(parts), weights_of(whole), strict=True):
         assert_allclose(found, expected, **CLOSE)
-    assert same == pytest.approx(losses, abs=1e-5, rel=0)
+    # The reported L2 term is averaged over the ends of each stack, so that it depends on where the stacks end.
+    assert same == pytest.approx(losses, rel=1e-4)
 
 
 @pytest.mark.parametrize(
