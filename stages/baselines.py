@@ -18,6 +18,7 @@ from stages.lib.storage import write_json
 from stages.lib.topk import top_k
 
 METRICS = Path("metrics/baselines.json")
+GRAM_ROWS = 1024  # rows of EASE's matrix that are held as a sparse product at a time
 
 
 def main() -> None:
@@ -107,10 +108,14 @@ def ease_weights(interactions: sp.csr_array, l2: float) -> NDArray[np.float64]:
     Returns:
         (movies, movies) float64 with a zero diagonal: the weight of a liked movie, by row, for a movie, by column.
     """
-    gram = (interactions.T @ interactions).toarray()
+    by_movie = sp.csr_array(interactions.T)
+    gram = np.empty((by_movie.shape[0],) * 2)
+    for start in range(0, len(gram), GRAM_ROWS):
+        gram[start : start + GRAM_ROWS] = (by_movie[start : start + GRAM_ROWS] @ interactions).toarray()
     gram[np.diag_indices_from(gram)] += l2
     inverse = scipy.linalg.inv(gram, overwrite_a=True, check_finite=False, assume_a="pos")
-    weights: NDArray[np.float64] = inverse / -np.diag(inverse)
+    weights: NDArray[np.float64] = np.asarray(inverse, dtype=np.float64)
+    weights /= -np.diag(weights)
     np.fill_diagonal(weights, 0)
     return weights
 

@@ -48,8 +48,8 @@ def extract(path: Path, release: Release) -> tuple[pa.Table, pa.Table]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            movies = _parse_movies(_member(archive, release.movies), release)
-            ratings = _parse_ratings(_member(archive, release.ratings), release)
+            movies = _parse_movies(_member(archive, release.movies, release.layout), release)
+            ratings = _parse_ratings(_member(archive, release.ratings, release.layout), release)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run `dvc repro` to fetch it") from None
     # RuntimeError: a member is encrypted, or packed in a way that zipfile does not know.
@@ -59,14 +59,15 @@ def extract(path: Path, release: Release) -> tuple[pa.Table, pa.Table]:
     return ratings, movies
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+def _member(archive: zipfile.ZipFile, name: str, layout: Layout) -> bytes:
+    """Give the text of a member, a tab in place of a separator that is longer than Arrow takes."""
     try:
         data = archive.read(name)
     except KeyError:
         raise UserError(f"{archive.filename}: has no member {name}; {WRONG_RELEASE}") from None
-    if not data.strip():
+    if not data or data.isspace():
         raise UserError(f"{name}: is empty; {WRONG_RELEASE}")
-    return data
+    return data if len(layout.separator) == 1 else data.replace(layout.separator.encode(), b"\t")
 
 
 def _parse_ratings(data: bytes, release: Release) -> pa.Table:
@@ -97,9 +98,7 @@ def _parse_movies(data: bytes, release: Release) -> pa.Table:
 
 def _parse(data: bytes, name: str, layout: Layout, types: dict[str, pa.DataType], which: int) -> pa.Table:
     """Parse one member with the given column types, or name the first line that cannot be parsed."""
-    separator = layout.separator
-    if len(separator) > 1:
-        data, separator = data.replace(separator.encode(), b"\t"), "\t"
+    separator = layout.separator if len(layout.separator) == 1 else "\t"
     if layout.header:
         first = data.split(b"\n", 1)[0].decode(layout.encoding, "replace").removeprefix("\ufeff").rstrip("\r")
         expected = separator.join(layout.header[which])
