@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -84,7 +84,7 @@ def project(tmp_path: Path, archives: dict[str, Path]) -> Path:
 
 
 def copy_project(folder: Path, archive: Path, dataset: str = "ml-1m") -> Path:
-    for name in ("stages", "tools"):
+    for name in ("stages", "tools", "benchmarks"):
         shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("params.yaml", "dvc.yaml", ".gitignore", ".gitattributes", ".dvcignore"):
         shutil.copy(REPOSITORY / name, folder / name)
@@ -106,9 +106,3 @@ def trained(tmp_path_factory: pytest.TempPathFactory, archives: dict[str, Path])
 def finished(trained: Path, tmp_path: Path) -> Path:
     """A copy of `trained` that a test may change."""
     return Path(shutil.copytree(trained, tmp_path / "finished"))
-
-
-@pytest.fixture
-def working_directory(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Change the working directory for one test: everything in the project is relative to it."""
-    return monkeypatch.chdir

@@ -4,17 +4,12 @@ Every row is an experiment of the pipeline that is thrown away afterwards: the w
 """
 
 import argparse
-import hashlib
-import json
-import subprocess
-import sys
-import uuid
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
 
-from stages.lib.errors import UserError, run
+from stages.lib.errors import run
+from tools.experiments import as_settings, data_source, throwaway
 from tools.results import show
 
 # https://grouplens.org/datasets/movielens/1m/, K = 25, relevant from the 0.85 quantile, all 6,037 users with test rows.
@@ -39,9 +34,9 @@ def main() -> None:
     parser.add_argument("--archive", help="a local ml-1m archive in place of GroupLens's")
     parser.add_argument("--sha256", help="its checksum; computed from the file where not given")
     arguments = parser.parse_args()
-    data = data_settings(arguments.archive, arguments.sha256)
+    data = as_settings(data_source("ml-1m", arguments.archive, arguments.sha256))
     runs = {
-        (interaction, seed): experiment([*data, *NOTEBOOK, f"train.interaction={interaction}", f"train.seed={seed}"])
+        (interaction, seed): throwaway([*data, *NOTEBOOK, f"train.interaction={interaction}", f"train.seed={seed}"])
         for interaction in ("batch_sum", "dot")
         for seed in (SEEDS if interaction == "batch_sum" else SEEDS[:1])
     }
@@ -59,71 +54,6 @@ def main() -> None:
         values = [runs["batch_sum", seed]["evaluate"][name] for seed in SEEDS]
         where = "inside" if min(values) <= published <= max(values) else "outside"
         console.print(f"  {name:<9}  {published:.4f} is {where} {min(values):.4f} to {max(values):.4f}")
-
-
-def data_settings(archive: str | None, sha256: str | None) -> list[str]:
-    """Give the parameters that select ml-1m, from GroupLens or from a local archive.
-
-    Args:
-        archive: a path or address, or None for GroupLens's own.
-        sha256: its checksum; for a local file it is computed where None.
-
-    Returns:
-        Settings for ``dvc exp run --set-param``.
-
-    Raises:
-        UserError: the local file cannot be read.
-    """
-    if archive is None:
-        return ["data.dataset=ml-1m", "data.archive=null", "data.sha256=null"]
-    if "://" not in archive:
-        path = Path(archive).resolve()
-        try:
-            found = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError as error:
-            raise UserError(
-                f"ARCHIVE={archive}: cannot be read: {error.strerror}; give the path of an ml-1m.zip"
-            ) from None
-        archive = str(path)
-        if sha256 is None:
-            print(f"{path.name}: taking the file as it is, SHA-256 {found}", file=sys.stderr)
-            sha256 = found
-    return ["data.dataset=ml-1m", f"data.archive={json.dumps(archive)}", f"data.sha256={sha256 or 'null'}"]
-
-
-def experiment(settings: list[str]) -> dict[str, Any]:
-    """Run the pipeline with other parameters outside the workspace and forget the run.
-
-    Args:
-        settings: ``section.key=value`` each.
-
-    Returns:
-        The contents of ``metrics/evaluate.json`` and ``metrics/baselines.json``.
-
-    Raises:
-        UserError: a stage failed; its own message is on stderr.
-    """
-    name = f"throwaway-{uuid.uuid4().hex[:8]}"
-    options = [argument for setting in settings for argument in ("--set-param", setting)]
-    print(" ".join(settings[-2:]), file=sys.stderr)
-    try:
-        command = ["dvc", "exp", "run", "--temp", "--quiet", "--name", name, *options]
-        if subprocess.run(command, stdout=sys.stderr, check=False).returncode:  # noqa: S603 - no shell
-            raise UserError("the experiment failed: see above")
-        return {part: json.loads(_committed(name, f"metrics/{part}.json")) for part in ("evaluate", "baselines")}
-    finally:
-        subprocess.run(["dvc", "exp", "remove", "--quiet", name], capture_output=True, check=False)  # noqa: S603, S607
-
-
-def _committed(revision: str, path: str) -> str:
-    reference = subprocess.run(  # noqa: S603 - no shell
-        ["git", "for-each-ref", "--format=%(refname)", f"refs/exps/**/{revision}"],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    command = ["git", "show", f"{reference}:{path}"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603 - no shell
 
 
 if __name__ == "__main__":
