@@ -4,7 +4,7 @@ VENV ?= .venv
 ENV := $(VENV)/.installed
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 
-.PHONY: repro test lint check lock notebook recommend
+.PHONY: repro test lint check lock notebook recommend bench
 
 repro: $(ENV)  ## fetch, extract, split, train, evaluate and recommend, then print the results
 	$(RUN) dvc repro
@@ -27,12 +27,21 @@ notebook: $(ENV)  ## ARCHIVE=path/to/ml-1m.zip: the published table, reproduced 
 recommend: $(ENV)  ## USER=42 [K=10]: a user's favourites and recommendations
 	@$(RUN) python -m stages.recommend --user $(if $(filter command line,$(origin USER)),$(USER),$(error say which user: make recommend USER=42)) $(if $(K),--k $(K))
 
+bench: $(VENV)/.installed-bench  ## [DATASET=ml-1m ARCHIVE=path/to/ml-1m.zip GROWTH="1000000 5000000"]: measure everything side by side
+	$(RUN) python -m benchmarks $(if $(DATASET),--dataset $(DATASET)) $(if $(ARCHIVE),--archive "$(ARCHIVE)") $(if $(SHA256),--sha256 $(SHA256)) $(if $(GROWTH),--growth $(GROWTH))
+
+LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock" --quiet
 lock: $(ENV)  ## pin every dependency that pyproject.toml asks for, with hashes
-	$(RUN) uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --fork-strategy fewest --upgrade \
-		--generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock --quiet
+	$(RUN) $(LOCK) --extra dev --upgrade --output-file requirements.lock
+	$(RUN) $(LOCK) --extra dev --extra bench --constraints requirements.lock --upgrade --output-file requirements-bench.lock
 
 $(ENV): requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else "error: %s is Python %d.%d; 3.11 to 3.13 is needed: make PYTHON=/path/to/python3.11" % (sys.executable, v[0], v[1]))'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@touch $@
+
+$(VENV)/.installed-bench: requirements-bench.lock $(ENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-bench.lock
 	@touch $@

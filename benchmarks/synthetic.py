@@ -92,7 +92,8 @@ def make_ratings(
 
     pairs = np.empty(0, dtype=np.int64)
     while len(pairs) < ratings:
-        draws = max(2 * (ratings - len(pairs)), 1024)
+        # At least a tenth: every round sorts all pairs, and what is left shrinks slowly towards the end.
+        draws = max(2 * (ratings - len(pairs)), ratings // 10, 1024)
         user = np.searchsorted(activity, random.random(draws) * activity[-1]).clip(max=users - 1)
         movie = np.searchsorted(chance, random.random(draws) * chance[-1]).clip(max=movies - 1)
         liked = random.random(draws) < 1 / (1 + np.exp(-affinity(user, movie)))

@@ -1,0 +1,69 @@
+"""The plain way that the benchmark measures against must come to the same results."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import run
+
+from benchmarks.__main__ import Section, ratio, slope, spread
+from benchmarks.measure import measure
+
+
+def naive(folder: Path, *arguments: str) -> dict[str, float]:
+    result = run(folder, sys.executable, "-m", "benchmarks.naive", *arguments)
+    assert result.returncode == 0, result.stderr
+    printed: dict[str, float] = json.loads(result.stdout)
+    return printed
+
+
+def metrics(folder: Path, name: str) -> dict[str, float]:
+    written: dict[str, float] = json.loads((folder / "metrics" / f"{name}.json").read_text())
+    return written
+
+
+def test_the_plain_parse_counts_the_same_rows(finished: Path) -> None:
+    split = metrics(finished, "split")
+    assert naive(finished, "parse") == {"train": split["train_ratings"], "test": split["test_ratings"]}
+
+
+def test_the_plain_fit_has_the_same_losses(finished: Path) -> None:
+    expected = metrics(finished, "train")
+    assert naive(finished, "train") == {name: pytest.approx(expected[name], rel=1e-4) for name in ("loss", "val_loss")}
+
+
+def test_the_plain_evaluation_has_the_same_metrics(finished: Path) -> None:
+    printed, expected = naive(finished, "evaluate", "--users", "1000"), metrics(finished, "evaluate")
+    assert printed["users"] == expected["users"]
+    assert printed["precision"] == pytest.approx(expected["precision"], abs=1e-6)
+    assert printed["map"] == pytest.approx(expected["map"], abs=1e-6)
+
+
+def test_measure_gives_time_memory_and_output(tmp_path: Path) -> None:
+    small = measure([sys.executable, "-c", "print('hello')"], tmp_path)
+    large = measure([sys.executable, "-c", "import time; x = b'1' * 2**30; time.sleep(0.3)"], tmp_path)
+    assert small.output == "hello\n"
+    assert large.seconds >= 0.3
+    assert 1024 < large.memory < 1100
+
+
+def test_measure_tells_what_a_failed_command_said(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="no such thing"):
+        measure([sys.executable, "-c", "raise SystemExit('no such thing')"], tmp_path)
+
+
+def test_slope_is_the_exponent_of_growth() -> None:
+    assert slope([1, 10, 100], [3.0, 30 * 10**0.5, 3000.0]) == "1.50"
+    assert slope([5], [1.0]) == "-"
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    assert ratio([10.0, 30.0, 20.0], [1.0, 1.5, 4.0]) == "10.0 (5.0 to 20.0)"
+    assert ratio([1000.0], [2.0]) == "500 (500 to 500)"
+    assert spread([3.0, 1.0, 2.0]) == "2.00 (1.00 to 3.00)"
+
+
+def test_a_section_is_written_as_markdown() -> None:
+    section = Section("Title", ["", "seconds"], "A note.", [["train", "1.0"]])
+    assert section.markdown() == "## Title\n\n|  | seconds |\n| --- | ---: |\n| train | 1.0 |\n\nA note.\n"
