@@ -13,7 +13,7 @@ from stages.lib.errors import run
 from stages.lib.heldout import HeldOut, check_k, summary
 from stages.lib.metrics import rating_errors
 from stages.lib.params import Baselines, load_params
-from stages.lib.ratings import TRAIN, Ratings
+from stages.lib.ratings import TRAIN, VALIDATION, Ratings
 from stages.lib.storage import write_json
 from stages.lib.topk import top_k
 
@@ -27,7 +27,7 @@ def main() -> None:
     k = params.evaluate.k
     held_out = HeldOut.read(params.evaluate.relevance_quantile)
     check_k("params.yaml: evaluate.k", k, held_out.ratings.shape[1])
-    write_json(METRICS, measure(Ratings.read(TRAIN), held_out, k, params.baselines))
+    write_json(METRICS, measure(Ratings.read(TRAIN, VALIDATION), held_out, k, params.baselines))
 
 
 def measure(train: Ratings, held_out: HeldOut, k: int, params: Baselines) -> dict[str, dict[str, Any]]:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from stages.lib.errors import run
 from stages.lib.factors import Factors
-from stages.lib.heldout import HeldOut, check_k, summary
-from stages.lib.metrics import RankingMetrics, rating_errors
+from stages.lib.heldout import HeldOut, check_k, evaluate, summary
+from stages.lib.metrics import RankingMetrics
 from stages.lib.params import load_params
 from stages.lib.storage import write_csv, write_json
 
@@ -27,22 +27,6 @@ def main() -> None:
     ranking, errors = evaluate(factors, held_out, params.k)
     write_json(METRICS, summary(ranking, errors))
     write_csv(AT_K, at_k(ranking))
-
-
-def evaluate(factors: Factors, held_out: HeldOut, k: int) -> tuple[RankingMetrics, dict[str, float]]:
-    """Measure a model.
-
-    Args:
-        factors: the model.
-        held_out: test ratings and what each user has seen.
-        k: the length of the lists.
-
-    Returns:
-        The ranking metrics at every k up to that, and ``rmse`` and ``mae`` over the test ratings.
-    """
-    lists, _ = factors.top_k(held_out.users, held_out.seen, k)
-    test = held_out.ratings
-    return held_out.measure(lists), rating_errors(factors.predict(test.users, test.movies), test.values)
 
 
 def at_k(ranking: RankingMetrics) -> dict[str, NDArray[Any]]:

@@ -15,7 +15,7 @@ from stages.lib.errors import UserError, run
 from stages.lib.factors import Factors
 from stages.lib.heldout import check_k
 from stages.lib.params import load_params
-from stages.lib.ratings import MOVIES, TEST, TRAIN, USERS, Ratings
+from stages.lib.ratings import MOVIES, TEST, TRAIN, USERS, VALIDATION, Ratings
 from stages.lib.storage import read_table, write_table
 
 RECOMMENDATIONS = Path("data/recommendations.parquet")
@@ -49,7 +49,7 @@ class Library:
 
     Attributes:
         factors: the model.
-        rated: users x movies, every known rating, of train and test: what a user has rated is not recommended.
+        rated: users x movies, every rating of all parts: what a user has rated is not recommended.
         user_ids: (users,) int32.
         movies: movie_id, title, genres of each movie index.
     """
@@ -66,7 +66,7 @@ class Library:
         Raises:
             UserError: a file is missing or damaged.
         """
-        rated = Ratings.read(TRAIN).matrix() + Ratings.read(TEST).matrix()
+        rated = Ratings.read(TRAIN, VALIDATION, TEST).matrix()
         user_ids = read_table(USERS, ["user_id"])["user_id"].to_numpy()
         factors = Factors.load()
         factors.check_shape(rated.shape)

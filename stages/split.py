@@ -1,4 +1,4 @@
-"""Number users and movies and divide the ratings into train and test."""
+"""Number users and movies and divide the ratings into train, validation and test."""
 
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,12 @@ def main() -> None:
     ratings = read_table(RATINGS, ["user_id", "movie_id", "rating"])
     movies = read_table(MOVIES, ["movie_id", "title", "genres"])
     indexed, users, rated = encode(ratings, movies)
-    train, test = split_rows(len(indexed), split)
-    write_table(PROCESSED / "train.parquet", indexed.take(pa.array(train)))
-    write_table(PROCESSED / "test.parquet", indexed.take(pa.array(test)))
+    train, validation, test = split_rows(len(indexed), split)
+    for name, rows in (("train", train), ("validation", validation), ("test", test)):
+        write_table(PROCESSED / f"{name}.parquet", indexed.take(pa.array(rows)))
     write_table(PROCESSED / "users.parquet", users)
     write_table(PROCESSED / "movies.parquet", rated)
-    write_json(METRICS, describe(indexed, train, test, len(users), len(rated)))
+    write_json(METRICS, describe(indexed, train, validation, test, len(users), len(rated)))
 
 
 def encode(ratings: pa.Table, movies: pa.Table) -> tuple[pa.Table, pa.Table, pa.Table]:
@@ -59,38 +59,55 @@ def encode(ratings: pa.Table, movies: pa.Table) -> tuple[pa.Table, pa.Table, pa.
     return indexed, users, rated
 
 
-def split_rows(rows: int, split: Split) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Choose the rows of train and test with scikit-learn's `train_test_split`.
+def split_rows(rows: int, split: Split) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Choose the rows of train, validation and test with scikit-learn's `train_test_split`.
+
+    Validation is taken out of train with a seed of its own, so that test is the same with and without it.
 
     Args:
         rows: how many ratings there are.
-        split: the share of test rows and the seed.
+        split: the shares of test and validation, and the seed.
 
     Returns:
-        The row numbers of train and of test, int64, in the shuffled order that scikit-learn gives.
+        The row numbers of train, validation and test, int64, in the shuffled order that scikit-learn gives.
 
     Raises:
-        UserError: there are too few ratings for both parts.
+        UserError: there are too few ratings for all parts.
     """
+    train, test = _divide(np.arange(rows), "test_size", split.test_size, split.seed)
+    if split.validation_size == 0:
+        return train, train[:0], test
+    seed = int(np.random.SeedSequence([split.seed, 1]).generate_state(1)[0])
+    train, validation = _divide(train, "validation_size", split.validation_size, seed)
+    return train, validation, test
+
+
+def _divide(rows: NDArray[np.int64], name: str, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     from sklearn.model_selection import train_test_split
 
     try:
-        train, test = train_test_split(np.arange(rows), test_size=split.test_size, random_state=split.seed)
+        kept, held_out = train_test_split(rows, test_size=share, random_state=seed)
     except ValueError:
         raise UserError(
-            f"split.test_size: {split.test_size} of {rows} ratings leaves train or test empty; choose another share"
+            f"split.{name}: {share} of {len(rows)} ratings leaves one of the parts empty; choose another share"
         ) from None
-    return train, test
+    return kept, held_out
 
 
 def describe(
-    indexed: pa.Table, train: NDArray[np.int64], test: NDArray[np.int64], users: int, movies: int
+    indexed: pa.Table,
+    train: NDArray[np.int64],
+    validation: NDArray[np.int64],
+    test: NDArray[np.int64],
+    users: int,
+    movies: int,
 ) -> dict[str, Any]:
     """Count what the parts hold.
 
     Args:
         indexed: user, movie, rating: all ratings.
         train: row numbers of the train part.
+        validation: row numbers of the validation part.
         test: row numbers of the test part.
         users: how many users there are.
         movies: how many rated movies there are.
@@ -104,6 +121,7 @@ def describe(
         "movies": movies,
         "ratings": len(indexed),
         "train_ratings": len(train),
+        **({"validation_ratings": len(validation)} if len(validation) else {}),
         "test_ratings": len(test),
         "min_rating": rating.min(),
         "max_rating": rating.max(),

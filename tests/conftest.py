@@ -56,7 +56,7 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def set_params(folder: Path, **values: object) -> None:
-    """Change parameters of a copy: train__epochs=1 sets train.epochs."""
+    """Change parameters of a copy: train__epochs=1 sets train.epochs; a mapping replaces a section."""
     path = folder / "params.yaml"
     params = yaml.safe_load(path.read_text())
     for name, value in values.items():

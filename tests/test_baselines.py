@@ -28,7 +28,7 @@ def make_ratings(users: int, movies: int, count: int, seed: int) -> Ratings:
 
 
 def as_table(ratings: Ratings) -> pd.DataFrame:
-    return pd.DataFrame({"user": ratings.users, "movie": ratings.movies, "rating": ratings.values.astype(np.float64)})  # noqa: PD011
+    return pd.DataFrame({"user": ratings.users, "movie": ratings.movies, "rating": ratings.values.astype(np.float64)})
 
 
 def ridge_by_column(liked: NDArray[np.float64], l2: float) -> NDArray[np.float64]:
@@ -52,7 +52,7 @@ def test_popularity_counts_the_train_ratings() -> None:
 @pytest.mark.parametrize("damping", [0, 0.5, 10])
 def test_item_means_are_damped_towards_the_global_mean(damping: float) -> None:
     train = make_ratings(6, 30, 25, 2)
-    values = train.values.tolist()  # noqa: PD011
+    values = train.values.tolist()
     mean = sum(values) / len(values)
     expected = []
     for movie in range(30):

@@ -11,12 +11,29 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import REPOSITORY, run
+from tests.conftest import REPOSITORY, run, set_params
 
 STAGES: dict[str, Any] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 NAMES = tuple(STAGES)
 LIBRARY = sorted(path.stem for path in (REPOSITORY / "stages/lib").glob("*.py") if path.stem != "__init__")
+# What train reads depends on the kind of training.
+KINDS: dict[str, list[dict[str, Any]]] = {
+    "train": [
+        {},
+        {"train__loss": "softmax"},
+        {"train__movie_vectors": "encoded", "train__global_mean": True},
+        {"train__early_stopping": {"patience": 1, "metric": "map", "k": 5, "relevance_quantile": 0.85}},
+    ]
+}
 PACKAGES = ("stages/__init__.py", "stages/lib/__init__.py")
+
+
+def leaves(values: dict[str, Any], prefix: str = "") -> list[str]:
+    """Give the dotted name of every parameter."""
+    names = []
+    for key, value in values.items():
+        names += leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
+    return names
 
 
 def source(module: str) -> Path:
@@ -61,19 +78,26 @@ def written_by(declared: dict[str, Any]) -> set[str]:
 @pytest.fixture(scope="session")
 def records(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """Run every stage in a folder that holds its declared deps and no more; give params, modules and files made."""
-    found = {}
-    for name, declared in STAGES.items():
+    found: dict[str, dict[str, Any]] = {}
+    for name, values in [(stage, values) for stage in STAGES for values in KINDS.get(stage, [{}])]:
+        declared = STAGES[name]
         folder = tmp_path_factory.mktemp(name)
         given = {*declared["deps"], *PACKAGES, "params.yaml"}
         for path in given:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(trained / path, folder / path)
+        set_params(folder, **values)
+        if "train__early_stopping" in values:  # which needs a validation part
+            shutil.copy(trained / "data/processed/test.parquet", folder / "data/processed/validation.parquet")
         record = tmp_path_factory.mktemp("records") / f"{name}.json"
         result = run(folder, sys.executable, str(REPOSITORY / "tests/record.py"), name, str(record))
         assert result.returncode == 0, result.stderr
         made = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
         made = {path for path in made - given if "__pycache__" not in path}
-        found[name] = {**json.loads(record.read_text()), "made": made}
+        read = json.loads(record.read_text())
+        before = found.get(name, {"params": [], "modules": [], "made": made})
+        assert made == before["made"]
+        found[name] = {key: sorted({*before[key], *read[key]}) for key in ("params", "modules")} | {"made": made}
     return found
 
 
@@ -137,8 +161,7 @@ def test_every_stage_has_its_command_and_a_description(name: str) -> None:
 
 def test_every_parameter_belongs_to_a_stage_and_every_stage_is_in_the_file() -> None:
     values = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
-    keys = {f"{section}.{key}" for section, entries in values.items() for key in entries}
-    assert {key for declared in STAGES.values() for key in declared["params"]} == keys
+    assert {key for declared in STAGES.values() for key in declared["params"]} == set(leaves(values))
     assert {path.stem for path in (REPOSITORY / "stages").glob("*.py")} - {"__init__"} == set(NAMES)
 
 

@@ -6,15 +6,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import REPOSITORY
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from stages import train as train_stage
 from stages.lib.backend import keras, ops, tf
 from stages.lib.model import MatrixFactorization
-from stages.lib.params import Train
+from stages.lib.params import Train, load_params
 from stages.lib.ratings import Ratings
-from stages.train import Stacks, export_factors, fit, save_model
+from stages.train import Parts, Stacks, export_factors, save_model
 
 USERS, MOVIES, SIZE = 23, 31, 5
 BATCH, EPOCHS = 16, 12
@@ -29,8 +30,16 @@ def make_ratings(count: int, seed: int) -> Ratings:
 
 
 def make_params(**others: Any) -> Train:  # noqa: ANN401 - any parameter
-    values = {"interaction": "dot", "optimizer": "adam", "embedding_size": SIZE, "learning_rate": 0.005}
-    return Train(**{**values, "batch_size": BATCH, "epochs": EPOCHS, "l2": 1e-3, "seed": 7, **others})
+    values = {"embedding_size": SIZE, "learning_rate": 0.005, "batch_size": BATCH, "epochs": EPOCHS, "l2": 1e-3}
+    defaults = load_params(REPOSITORY / "params.yaml").train.model_dump()
+    return Train(**{**defaults, **values, **others})
+
+
+def fit(train: Ratings, test: Ratings, params: Train, history: Path) -> tuple[MatrixFactorization, dict[str, float]]:
+    """Train as the train stage does."""
+    parts = Parts(train, make_ratings(0, 0), test)
+    model, _, losses = train_stage.train(parts, np.arange(MOVIES, dtype=np.int32), params, history)
+    return model, losses
 
 
 class Notebook(keras.Model):
@@ -80,7 +89,7 @@ class Batches(keras.utils.PyDataset):
             order = np.random.default_rng([self.seed, self.epoch]).permutation(count)
         rows = order[index * BATCH : (index + 1) * BATCH]
         pairs = np.stack([self.ratings.users[rows], self.ratings.movies[rows]], axis=1)
-        return pairs, self.ratings.values[rows, None]  # noqa: PD011
+        return pairs, self.ratings.values[rows, None]
 
 
 def initial_weights(interaction: str, l2: float) -> list[NDArray[np.float32]]:
@@ -170,7 +179,7 @@ def test_lazy_adam_moves_only_the_users_and_movies_of_a_batch(tmp_path: Path) ->
     model, _ = fit(train, make_ratings(83, 2), params, tmp_path / "history.csv")
     for found, expected in zip(weights_of(model), train_lazily(train, params), strict=True):
         assert_allclose(found, expected, rtol=0, atol=1e-4)
-    few = Ratings(train.users[:1], train.movies[:1], train.values[:1], train.shape)  # noqa: PD011
+    few = Ratings(train.users[:1], train.movies[:1], train.values[:1], train.shape)
     model, _ = fit(few, few, params, tmp_path / "history.csv")
     for found, before in zip(weights_of(model), initial_weights("dot", params.l2), strict=True):
         assert 1 <= (found != before).any(axis=1).sum() <= 2
@@ -209,7 +218,7 @@ def test_stacks_hold_every_rating_once_and_no_stack_is_empty(
         values = np.concatenate([part[1].ravel() for part in parts])[:count]
         orders.append(list(zip(*pairs.T.tolist(), values.tolist(), strict=True)))
         stacks.on_epoch_end()
-    everything = list(zip(ratings.users.tolist(), ratings.movies.tolist(), ratings.values.tolist(), strict=True))  # noqa: PD011
+    everything = list(zip(ratings.users.tolist(), ratings.movies.tolist(), ratings.values.tolist(), strict=True))
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(everything)
     assert orders[0] != orders[1]
     kept = Stacks(ratings, batch, None)

@@ -1,5 +1,7 @@
 """Every mistake in params.yaml is told in one line that names the parameter, the value and what is allowed."""
 
+import functools
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,16 +14,25 @@ from stages.lib.errors import UserError
 from stages.lib.params import Params, load_params
 
 SECTIONS = ("data", "split", "train", "evaluate", "baselines", "recommend")
-KEYS = [
-    f"{section}.{key}"
-    for section, values in yaml.safe_load((REPOSITORY / "params.yaml").read_text()).items()
-    for key in values
-]
+
+
+def leaves(values: dict[str, Any], prefix: str = "") -> list[str]:
+    """Give the dotted name of every parameter."""
+    names = []
+    for key, found in values.items():
+        names += leaves(found, f"{prefix}{key}.") if isinstance(found, dict) else [f"{prefix}{key}"]
+    return names
+
+
+KEYS = leaves(yaml.safe_load((REPOSITORY / "params.yaml").read_text()))
 INTEGERS = (
     "split.seed",
     "train.embedding_size",
     "train.batch_size",
     "train.epochs",
+    "train.models",
+    "train.early_stopping.patience",
+    "train.early_stopping.k",
     "train.seed",
     "evaluate.k",
     "baselines.ease_max_movies",
@@ -29,8 +40,15 @@ INTEGERS = (
 )
 NUMBERS = (
     "split.test_size",
+    "split.validation_size",
     "train.learning_rate",
     "train.l2",
+    "train.softmax.rating_base",
+    "train.softmax.dropout",
+    "train.softmax.user_l2",
+    "train.encoded.dropout",
+    "train.encoded.encoder_l2",
+    "train.early_stopping.relevance_quantile",
     "evaluate.relevance_quantile",
     "baselines.item_mean_damping",
     "baselines.ease_lambda",
@@ -58,8 +76,8 @@ def original() -> dict[str, Any]:
 def changed(name: str, value: object) -> str:
     """The repository's parameters with one of them changed."""
     params = original()
-    section, key = name.split(".")
-    params[section][key] = value
+    *sections, key = name.split(".")
+    functools.reduce(operator.getitem, sections, params)[key] = value
     return yaml.safe_dump(params)
 
 
@@ -80,8 +98,7 @@ def problem(load: Load, text: str) -> str:
 
 
 def value(params: Params, name: str) -> object:
-    section, key = name.split(".")
-    return getattr(getattr(params, section), key)
+    return operator.attrgetter(name)(params)
 
 
 def test_the_repository_s_own_parameters_are_read_as_written() -> None:
@@ -105,8 +122,8 @@ def test_a_missing_section_is_named(load: Load, name: str) -> None:
 @pytest.mark.parametrize("name", KEYS)
 def test_a_missing_parameter_is_named(load: Load, name: str) -> None:
     params = original()
-    section, key = name.split(".")
-    del params[section][key]
+    *sections, key = name.split(".")
+    del functools.reduce(operator.getitem, sections, params)[key]
     assert problem(load, yaml.safe_dump(params)) == f"{name} is missing"
 
 
@@ -125,7 +142,9 @@ def test_a_section_that_is_not_a_mapping_is_shown_with_its_keys(load: Load, name
         ("train.batchsize", "did you mean 'batch_size'?"),
         ("train.batch-size", "did you mean 'batch_size'?"),
         ("data.sha265", "did you mean 'sha256'?"),
-        ("split.zzz", "known here: test_size, seed"),
+        ("split.zzz", "known here: test_size, validation_size, seed"),
+        ("train.early_stopping.patiance", "did you mean 'patience'?"),
+        ("train.softmax.zzz", "known here: rating_base, dropout, user_l2"),
     ],
 )
 def test_an_unknown_parameter_gets_the_nearest_name(load: Load, name: str, hint: str) -> None:
@@ -181,6 +200,19 @@ def test_a_number_must_be_finite(load: Load, name: str, found: str) -> None:
         ("split.test_size", 0, "greater than 0"),
         ("split.test_size", 1, "less than 1"),
         ("split.test_size", -0.1, "greater than 0"),
+        ("split.validation_size", -0.1, "greater than or equal to 0"),
+        ("split.validation_size", 1, "less than 1"),
+        ("train.softmax.rating_base", 0, "greater than 0"),
+        ("train.softmax.rating_base", 101, "less than or equal to 100"),
+        ("train.softmax.dropout", 1, "less than or equal to 0.99"),
+        ("train.softmax.user_l2", -1, "greater than or equal to 0"),
+        ("train.encoded.dropout", -0.1, "greater than or equal to 0"),
+        ("train.encoded.encoder_l2", 1.1, "less than or equal to 1"),
+        ("train.models", 0, "greater than or equal to 1"),
+        ("train.models", 17, "less than or equal to 16"),
+        ("train.early_stopping.patience", -1, "greater than or equal to 0"),
+        ("train.early_stopping.k", 0, "greater than or equal to 1"),
+        ("train.early_stopping.relevance_quantile", 1.1, "less than or equal to 1"),
         ("split.seed", -1, "greater than or equal to 0"),
         ("split.seed", 2**32, "less than or equal to 4294967295"),
         ("train.embedding_size", 0, "greater than or equal to 1"),
@@ -252,13 +284,63 @@ def test_scientific_notation_is_a_number_however_yaml_reads_it(load: Load, writt
     assert load(replaced("learning_rate: 5.0e-4 ", f"learning_rate: {written} ")).train.learning_rate == 0.0005
 
 
-@pytest.mark.parametrize("name", ["data.dataset", "train.interaction"])
+CHOICES = {
+    "data.dataset": ("ml-100k", "ml-latest-small", "ml-1m"),
+    "train.loss": ("mse", "softmax"),
+    "train.movie_vectors": ("free", "encoded"),
+    "train.interaction": ("dot", "batch_sum"),
+    "train.optimizer": ("adam", "lazy_adam"),
+    "train.schedule": ("constant", "cosine"),
+    "train.early_stopping.metric": ("map", "ndcg", "precision", "recall", "mrr", "hit_rate", "rmse", "mae"),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
 @pytest.mark.parametrize("found", ["ML-1M", "", 1, False, ["ml-1m"]])
 def test_a_choice_lists_its_values(load: Load, name: str, found: object) -> None:
-    allowed = {"data.dataset": ("ml-100k", "ml-latest-small", "ml-1m"), "train.interaction": ("dot", "batch_sum")}
     message = problem(load, changed(name, found))
-    assert all(repr(choice) in message for choice in allowed[name])
+    assert all(repr(choice) in message for choice in CHOICES[name])
     assert message.endswith(f"; found {found!r}")
+
+
+@pytest.mark.parametrize("name", ["train.global_mean", "train.final_fit"])
+@pytest.mark.parametrize("found", ["yes please", 1, 0, "true", []])
+def test_a_switch_is_true_or_false(load: Load, name: str, found: object) -> None:
+    assert problem(load, changed(name, found)) == f"{name}: input should be a valid boolean; found {found!r}"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"loss": "softmax", "interaction": "batch_sum"},
+            "train.interaction: must be 'dot' with train.loss: softmax; found 'batch_sum'",
+        ),
+        (
+            {"loss": "softmax", "movie_vectors": "encoded", "global_mean": True},
+            "train.movie_vectors: must be 'free' with train.loss: softmax; found 'encoded'; "
+            "train.global_mean: must be False with train.loss: softmax; found True",
+        ),
+        (
+            {"loss": "softmax", "optimizer": "lazy_adam"},
+            "train.optimizer: must be 'adam' with train.loss: softmax; found 'lazy_adam'",
+        ),
+        (
+            {"movie_vectors": "encoded"},
+            "train.global_mean: must be True with train.loss: mse and train.movie_vectors: encoded; found False",
+        ),
+        (
+            {"models": 2, "interaction": "batch_sum"},
+            "train.interaction: must be 'dot' with train.models: 2; found 'batch_sum'",
+        ),
+    ],
+)
+def test_what_a_kind_of_training_would_pass_over_is_refused(
+    load: Load, values: dict[str, object], message: str
+) -> None:
+    params = original()
+    params["train"].update(values)
+    assert problem(load, yaml.safe_dump(params)) == message
 
 
 @pytest.mark.parametrize("found", ["", "12", "g" * 64, "a" * 63, "a" * 65, "A" * 64, "sha256:" + "a" * 64, 12])

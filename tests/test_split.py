@@ -18,9 +18,11 @@ from stages.lib.errors import UserError
 from stages.lib.params import Split
 from stages.split import describe, encode, split_rows
 
-OUTPUTS = [f"data/processed/{name}.parquet" for name in ("movies", "test", "train", "users")] + ["metrics/split.json"]
+OUTPUTS = [f"data/processed/{name}.parquet" for name in ("movies", "test", "train", "users", "validation")]
+OUTPUTS.append("metrics/split.json")
 SCHEMAS = {
     "train": [("user", pa.int32()), ("movie", pa.int32()), ("rating", pa.float32())],
+    "validation": [("user", pa.int32()), ("movie", pa.int32()), ("rating", pa.float32())],
     "test": [("user", pa.int32()), ("movie", pa.int32()), ("rating", pa.float32())],
     "users": [("user", pa.int32()), ("user_id", pa.int32())],
     "movies": [("movie", pa.int32()), ("movie_id", pa.int32()), ("title", pa.string()), ("genres", pa.string())],
@@ -106,7 +108,8 @@ def test_a_rated_movie_that_is_not_listed_is_refused(listed: list[int]) -> None:
 def test_rows_are_divided_as_scikit_learn_divides_a_frame(test_size: float, seed: int) -> None:
     frame = pd.DataFrame({"row": range(RATINGS)})
     expected = train_test_split(frame, test_size=test_size, random_state=seed)
-    train, test = split_rows(RATINGS, Split(test_size=test_size, seed=seed))
+    train, validation, test = split_rows(RATINGS, Split(test_size=test_size, validation_size=0, seed=seed))
+    assert len(validation) == 0
     assert train.tolist() == expected[0]["row"].tolist()
     assert test.tolist() == expected[1]["row"].tolist()
     assert sorted([*train, *test]) == list(range(RATINGS))
@@ -114,22 +117,46 @@ def test_rows_are_divided_as_scikit_learn_divides_a_frame(test_size: float, seed
 
 
 def test_the_seed_decides_the_division() -> None:
-    parts = [split_rows(RATINGS, Split(test_size=0.2, seed=seed))[1].tolist() for seed in (7, 7, 8)]
-    assert parts[0] == parts[1]
-    assert parts[0] != parts[2]
+    for part in range(3):
+        rows = [
+            split_rows(RATINGS, Split(test_size=0.2, validation_size=0.1, seed=seed))[part].tolist()
+            for seed in (7, 7, 8)
+        ]
+        assert rows[0] == rows[1]
+        assert rows[0] != rows[2]
+
+
+@pytest.mark.parametrize("validation_size", [0.1, 0.15, 0.5])
+def test_validation_comes_out_of_train_and_leaves_test_as_it_is(validation_size: float) -> None:
+    whole, _, test = split_rows(RATINGS, Split(test_size=0.2, validation_size=0, seed=7))
+    train, validation, again = split_rows(RATINGS, Split(test_size=0.2, validation_size=validation_size, seed=7))
+    assert again.tolist() == test.tolist()
+    assert sorted([*train, *validation]) == sorted(whole)
+    assert len(validation) == math.ceil(validation_size * len(whole))
+    # Its seed is its own: the division of train is not that of all ratings again.
+    same = train_test_split(whole, test_size=validation_size, random_state=7)[1]
+    assert validation.tolist() != same.tolist()
 
 
 @pytest.mark.parametrize(("rows", "test_size"), [(0, 0.2), (1, 0.2), (1, 0.9), (2, 0.6), (1500, 0.9999)])
 def test_a_part_without_rows_is_refused(rows: int, test_size: float) -> None:
     with pytest.raises(UserError) as raised:
-        split_rows(rows, Split(test_size=test_size, seed=7))
+        split_rows(rows, Split(test_size=test_size, validation_size=0, seed=7))
     assert str(raised.value) == (
-        f"split.test_size: {test_size} of {rows} ratings leaves train or test empty; choose another share"
+        f"split.test_size: {test_size} of {rows} ratings leaves one of the parts empty; choose another share"
+    )
+
+
+def test_a_validation_part_that_takes_all_of_train_is_refused() -> None:
+    with pytest.raises(UserError) as raised:
+        split_rows(10, Split(test_size=0.2, validation_size=0.99, seed=7))
+    assert str(raised.value) == (
+        "split.validation_size: 0.99 of 8 ratings leaves one of the parts empty; choose another share"
     )
 
 
 def test_two_ratings_are_enough() -> None:
-    train, test = split_rows(2, Split(test_size=0.5, seed=7))
+    train, _, test = split_rows(2, Split(test_size=0.5, validation_size=0, seed=7))
     assert sorted([*train, *test]) == [0, 1]
     assert len(train) == len(test) == 1
 
@@ -138,7 +165,7 @@ def test_the_description_counts_users_without_train_or_test_ratings() -> None:
     indexed, users, rated = encode(
         table([(1, 1, 3), (1, 2, 4.5), (2, 1, 0.5), (3, 2, 2), (3, 1, 1), (4, 2, 4)]), catalogue([1, 2])
     )
-    described = describe(indexed, np.array([0, 3, 5]), np.array([1, 2, 4]), len(users), len(rated))
+    described = describe(indexed, np.array([0, 3, 5]), np.array([], int), np.array([1, 2, 4]), len(users), len(rated))
     assert described == {
         "users": 4,
         "movies": 2,
@@ -151,6 +178,8 @@ def test_the_description_counts_users_without_train_or_test_ratings() -> None:
         "users_without_train": 1,
         "users_without_test": 1,
     }
+    with_validation = describe(indexed, np.array([0, 3]), np.array([5]), np.array([1, 2, 4]), len(users), len(rated))
+    assert with_validation == described | {"train_ratings": 2, "validation_ratings": 1, "users_without_train": 2}
 
 
 def independent(ratings: pa.Table, movies: pa.Table, test_size: float, seed: int) -> dict[str, Any]:
@@ -168,6 +197,7 @@ def independent(ratings: pa.Table, movies: pa.Table, test_size: float, seed: int
     listed = {row["movie_id"]: row for row in movies.to_pylist()}
     return {
         "train": part(train),
+        "validation": [],
         "test": part(test),
         "users": [(index, user) for user, index in users.items()],
         "movies": [(index, movie, listed[movie]["title"], listed[movie]["genres"]) for movie, index in rated.items()],
@@ -221,8 +251,12 @@ TWO = table([(1, 1, 3), (1, 2, 3)])
 @pytest.mark.parametrize(
     ("ratings", "movies", "words"),
     [
-        (ONE, catalogue([1]), ["split.test_size: 0.2 of 1 ratings leaves train or test empty; choose another share"]),
-        (table([]), catalogue([1]), ["split.test_size: 0.2 of 0 ratings leaves train or test empty"]),
+        (
+            ONE,
+            catalogue([1]),
+            ["split.test_size: 0.2 of 1 ratings leaves one of the parts empty; choose"],
+        ),
+        (table([]), catalogue([1]), ["split.test_size: 0.2 of 0 ratings leaves one of the parts empty"]),
         (TWO, catalogue([1]), ["data/interim/movies.parquet: lacks movies that are rated in data/interim/ratings"]),
         (TWO, catalogue([1, 2]).drop(["title"]), ["data/interim/movies.parquet: cannot be read (no column title)"]),
         (TWO.drop(["rating"]), catalogue([1, 2]), ["data/interim/ratings.parquet: cannot be read (no column rating)"]),

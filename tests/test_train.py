@@ -1,5 +1,6 @@
 """The train stage: what it writes, that it is repeatable, and how it ends when training diverges."""
 
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -10,10 +11,15 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from stages import train
+from benchmarks.synthetic import make_ratings
+from stages import split, train
 from stages.lib.errors import UserError
 from stages.lib.factors import Factors
+from stages.lib.heldout import HeldOut, evaluate
+from stages.lib.params import load_params
+from stages.lib.ratings import TEST, TRAIN, VALIDATION, Ratings
 from stages.lib.storage import read_json, read_table, write_table
+from stages.lib.topk import top_k
 from tests.conftest import files, refused, set_params, stage
 
 OUTPUTS = ("models/factors.npz", "models/mf.keras", "metrics/train.json", "metrics/history.csv")
@@ -156,3 +162,213 @@ def test_the_largest_learning_rate_still_trains_to_finite_numbers(
     set_params(finished, train__learning_rate=1.0, train__embedding_size=64, train__epochs=2)
     train_here(finished, monkeypatch)
     assert Factors.load(finished / "models/factors.npz").users.shape == (60, 64)
+
+
+SOFTMAX = {
+    "train__loss": "softmax",
+    "train__schedule": "cosine",
+    "train__embedding_size": 16,
+    "train__learning_rate": 0.02,
+    "train__batch_size": 25,
+    "train__epochs": 6,
+    "train__l2": 2e-3,
+}
+ENCODED = {
+    "train__movie_vectors": "encoded",
+    "train__global_mean": True,
+    "train__schedule": "cosine",
+    "train__embedding_size": 8,
+    "train__learning_rate": 0.01,
+    "train__batch_size": 32,
+    "train__epochs": 6,
+}
+COSINE = {"train__global_mean": True, "train__schedule": "cosine", "train__learning_rate": 0.01, "train__epochs": 6}
+KINDS = {"softmax": SOFTMAX, "encoded": ENCODED, "free": COSINE}
+
+
+@pytest.fixture
+def validated(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `trained` with a validation part."""
+    set_params(finished, split__validation_size=0.2)
+    monkeypatch.chdir(finished)
+    split.main()
+    return finished
+
+
+def metrics_of(written: dict[str, bytes]) -> dict[str, float]:
+    metrics: dict[str, float] = json.loads(written["metrics/train.json"])
+    return metrics
+
+
+def history_of(written: dict[str, bytes]) -> pd.DataFrame:
+    return pd.read_csv(io.BytesIO(written["metrics/history.csv"]))
+
+
+def on_validation(factors: Factors) -> float:
+    parts = (Ratings.read(path) for path in (VALIDATION, TRAIN))
+    return float(evaluate(factors, HeldOut.of(*parts, 0.85), 25)[0].map[-1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_training_learns_is_repeatable_and_saves_a_model_that_predicts_alike(
+    kind: str, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_params(finished, **KINDS[kind])
+    first = train_here(finished, monkeypatch)
+    assert train_here(finished, monkeypatch) == first
+    history = history_of(first)
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+    assert set(history) == {"epoch", "loss", "val_loss"}
+    factors = Factors.load(finished / "models/factors.npz")
+    loaded = train.keras.models.load_model(finished / "models/mf.keras")
+    test = Ratings.read(TEST)
+    pairs = np.stack([test.users, test.movies], axis=1)
+    assert_allclose(loaded.predict(pairs, verbose=0)[:, 0], factors.predict(test.users, test.movies), atol=1e-4)
+    mean = Ratings.read(TRAIN).values.mean()
+    assert factors.global_mean == pytest.approx(0 if kind == "softmax" else mean, rel=1e-6)
+
+
+def test_a_softmax_ranks_better_than_popularity_where_taste_is_planted(finished: Path) -> None:
+    users, movies, values = make_ratings(400, 200, 20_000, taste=4.0)
+    random = np.random.default_rng(1)
+    held_out = random.random(len(users)) < 0.2
+    known, test = (
+        Ratings(users[part] - 1, movies[part] - 1, values[part], (400, 200)) for part in (~held_out, held_out)
+    )
+    set_params(finished, **{**SOFTMAX, "train__embedding_size": 32, "train__epochs": 30})
+    params = load_params(finished / "params.yaml").train
+    job = train.prepare(known, test, np.arange(200, dtype=np.int32), params, 7)
+    train.fit(job, params, params.epochs)
+    measured = HeldOut.of(test, known, 0.85)
+    ours, _ = evaluate(job.factors(), measured, 25)
+    popular = np.tile(np.bincount(known.movies, minlength=200).astype(float), (400, 1))
+    lists, _ = top_k(measured.users, measured.seen, 25, lambda users, _: popular[users])
+    assert ours.map[-1] > 1.2 * measured.measure(lists).map[-1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_test_ratings_influence_neither_training_nor_choice(
+    kind: str, validated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping = {"patience": 2, "metric": "map", "k": 25, "relevance_quantile": 0.85}
+    set_params(validated, **KINDS[kind], train__early_stopping=stopping)
+    before = train_here(validated, monkeypatch)
+    set_ratings(validated / "data/processed/test.parquet", 1.0)
+    assert train_here(validated, monkeypatch) == before
+    # Ratings of validation, in contrast, decide.
+    set_ratings(validated / "data/processed/validation.parquet", 1.0)
+    assert train_here(validated, monkeypatch)["metrics/history.csv"] != before["metrics/history.csv"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_a_validation_part_test_ratings_are_only_reported(
+    kind: str, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_params(finished, **KINDS[kind])
+    before = train_here(finished, monkeypatch)
+    set_ratings(finished / "data/processed/test.parquet", 1.0)
+    after = train_here(finished, monkeypatch)
+    assert after["models/factors.npz"] == before["models/factors.npz"]
+    assert history_of(after)["loss"].equals(history_of(before)["loss"])
+    assert not history_of(after)["val_loss"].equals(history_of(before)["val_loss"])
+
+
+def test_early_stopping_keeps_the_best_epoch(validated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A rate far too high, so that later epochs are worse.
+    stopping = {"patience": 3, "metric": "map", "k": 25, "relevance_quantile": 0.85}
+    values = {**SOFTMAX, "train__learning_rate": 0.3, "train__schedule": "constant", "train__epochs": 60}
+    set_params(validated, **values, train__early_stopping=stopping)
+    written = train_here(validated, monkeypatch)
+    history, metrics = history_of(written), metrics_of(written)
+    best = int(history["val_map"].idxmax())
+    assert len(history) == best + 1 + 3 < 60
+    assert metrics["epochs"] == best + 1
+    assert metrics["val_map"] == history["val_map"][best]
+    assert on_validation(Factors.load()) == pytest.approx(metrics["val_map"], abs=1e-6)
+
+
+def test_patience_0_measures_validation_once_and_trains_on(validated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_params(validated, **SOFTMAX)
+    written = train_here(validated, monkeypatch)
+    assert set(history_of(written)) == {"epoch", "loss", "val_loss"}
+    metrics = metrics_of(written)
+    assert metrics["epochs"] == 6
+    assert on_validation(Factors.load()) == pytest.approx(metrics["val_map"], abs=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["rmse", "mae"])
+def test_early_stopping_by_an_error_looks_for_the_lowest(
+    metric: str, validated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping = {"patience": 2, "metric": metric, "k": 5, "relevance_quantile": 0.85}
+    set_params(validated, **{**ENCODED, "train__epochs": 15}, train__early_stopping=stopping)
+    written = train_here(validated, monkeypatch)
+    assert metrics_of(written)["epochs"] == int(history_of(written)[f"val_{metric}"].idxmin()) + 1
+
+
+def test_the_final_fit_is_a_fit_of_all_that_is_not_test_with_the_best_number_of_epochs(
+    validated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping = {"patience": 2, "metric": "map", "k": 25, "relevance_quantile": 0.85}
+    set_params(validated, **SOFTMAX, train__early_stopping=stopping, train__final_fit=True)
+    written = train_here(validated, monkeypatch)
+    final, epochs = Factors.load(), int(metrics_of(written)["epochs"])
+
+    set_params(validated, split__validation_size=0, train__early_stopping={**stopping, "patience": 0})
+    set_params(validated, train__final_fit=False)
+    split.main()
+    job_parts = train.Parts(*(Ratings.read(path) for path in (TRAIN, VALIDATION, TEST)))
+    params = load_params().train
+    job = train.prepare(job_parts.train, job_parts.test, final.movie_ids, params, params.seed)
+    train.fit(job, params, epochs)
+    assert_array_equal(job.factors().users, final.users)
+    assert_array_equal(job.factors().movies, final.movies)
+
+
+def test_several_models_score_as_their_mean(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = []
+    for seed in (7, 7 + train.SEED_STEP):
+        set_params(finished, **SOFTMAX, train__seed=seed)
+        train_here(finished, monkeypatch)
+        parts.append(Factors.load())
+    set_params(finished, train__seed=7, train__models=2)
+    train_here(finished, monkeypatch)
+    both = Factors.load()
+    users, movies = np.arange(60, dtype=np.int32), np.arange(60, dtype=np.int32)
+    expected = (parts[0].scores(users, movies) + parts[1].scores(users, movies)) / 2
+    assert_allclose(both.scores(users, movies), expected, atol=1e-5)
+    assert both.users.shape == (60, 32)
+    assert not np.allclose(parts[0].users, parts[1].users)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("early_stopping", {"patience": 1, "metric": "map", "k": 25, "relevance_quantile": 0.85}),
+        ("final_fit", True),
+    ],
+)
+def test_what_needs_a_validation_part_is_refused_without_one(name: str, value: object, finished: Path) -> None:
+    set_params(finished, **{f"train__{name}": value})
+    before = files(finished)
+    refused(stage(finished, "train"), f"train.{name}", "needs a validation part; set split.validation_size above 0")
+    assert files(finished) == before
+
+
+def test_lists_longer_than_the_catalogue_are_refused(validated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_params(
+        validated,
+        train__early_stopping={"patience": 1, "metric": "map", "k": 1000, "relevance_quantile": 0.85},
+    )
+    with pytest.raises(UserError, match=r"train\.early_stopping\.k: must be at most 80"):
+        train_here(validated, monkeypatch)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "encoded"])
+def test_diverging_is_refused_for_every_kind(kind: str, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_ratings(finished / "data/processed/train.parquet", 1e25)
+    set_params(finished, **KINDS[kind])
+    before = files(finished)
+    with pytest.raises(UserError, match="training diverged"):
+        train_here(finished, monkeypatch)
+    assert files(finished) == before

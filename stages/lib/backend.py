@@ -1,6 +1,7 @@
 """Keras on TensorFlow, set up for identical results on every machine. Import them from here, never directly."""
 
 import contextlib
+import gc
 import os
 import sys
 import tempfile
@@ -42,7 +43,20 @@ def _without(*modules: str) -> Iterator[None]:
             del sys.modules[module]
 
 
-with _quiet_stderr(), _without("pandas", "scipy", "sklearn"):
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Keep Python from searching what is being imported for garbage, again and again: a tenth of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
+
+
+with _quiet_stderr(), _without("pandas", "scipy", "sklearn"), _without_collecting():
     import keras
     import tensorflow as tf
     from keras import ops

@@ -1,5 +1,6 @@
 """Trained factors as plain arrays: saved, loaded and scored without TensorFlow."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,6 +85,36 @@ class Factors:
         if not all(np.isfinite(vector).all() for vector in (*vectors.values(), mean)):
             raise UserError(f"{path}: holds NaN or infinite numbers: training diverged; lower train.learning_rate")
         return cls(users, movies, user_bias, movie_bias, ids, float(mean), interaction)
+
+    @classmethod
+    def mean(cls, models: "Sequence[Factors]") -> "Factors":
+        """Make one model whose scores are the mean of the scores of several.
+
+        Args:
+            models: at least one, all of one split, with the ``dot`` interaction and the same global mean.
+
+        Returns:
+            The vectors of all models side by side, each divided by the root of their number, and the mean biases.
+        """
+        if len(models) == 1:
+            return models[0]
+        root, first = np.float32(len(models) ** 0.5), models[0]
+
+        def side_by_side(name: str) -> NDArray[np.float32]:
+            return np.concatenate([getattr(model, name) / root for model in models], axis=1)
+
+        def average(name: str) -> NDArray[np.float32]:
+            mean = np.mean([getattr(model, name) for model in models], axis=0, dtype=np.float64)
+            return np.asarray(mean, dtype=np.float32)
+
+        return cls(
+            side_by_side("users"),
+            side_by_side("movies"),
+            average("user_bias"),
+            average("movie_bias"),
+            first.movie_ids,
+            first.global_mean,
+        )
 
     def check_shape(self, shape: tuple[int, int]) -> None:
         """Refuse to be used on another split than the one trained on.

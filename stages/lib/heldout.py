@@ -2,34 +2,37 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from stages.lib.errors import UserError
-from stages.lib.metrics import RankingMetrics, ranking_metrics, relevant_rows
-from stages.lib.ratings import TEST, TRAIN, Ratings
+from stages.lib.factors import Factors
+from stages.lib.metrics import RankingMetrics, ranking_metrics, rating_errors, relevant_rows
+from stages.lib.ratings import TEST, TRAIN, VALIDATION, Ratings
+
+if TYPE_CHECKING:  # train does without SciPy where nothing is measured, and it is slow to import
+    import scipy.sparse as sp
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Test ratings, the movies that each user has rated in train, and what is relevant.
+    """Ratings held out, the movies that each user has rated otherwise, and what is relevant.
 
     Attributes:
-        ratings: the test ratings.
-        seen: users x movies, the train ratings.
-        relevant: (n,) which test ratings are relevant.
+        ratings: the ratings held out.
+        seen: users x movies, the ratings known.
+        relevant: (n,) which of the ratings held out are relevant.
     """
 
     ratings: Ratings
-    seen: sp.csr_array
+    seen: "sp.csr_array"
     relevant: NDArray[np.bool_]
 
     @classmethod
     def read(cls, quantile: float) -> Self:
-        """Read train and test and mark the relevant test ratings.
+        """Read the test part, and as known what is left.
 
         Args:
             quantile: of a user's test ratings, at or above which a movie is relevant.
@@ -40,12 +43,25 @@ class HeldOut:
         Raises:
             UserError: a file is missing or damaged.
         """
-        test = Ratings.read(TEST)
-        return cls(test, Ratings.read(TRAIN).matrix(), relevant_rows(test.users, test.values, quantile))
+        return cls.of(Ratings.read(TEST), Ratings.read(TRAIN, VALIDATION), quantile)
+
+    @classmethod
+    def of(cls, ratings: Ratings, known: Ratings, quantile: float) -> Self:
+        """Mark the relevant ones of some ratings.
+
+        Args:
+            ratings: the ratings held out.
+            known: those that models have learned from.
+            quantile: of a user's ratings, at or above which a movie is relevant.
+
+        Returns:
+            The held-out part.
+        """
+        return cls(ratings, known.matrix(), relevant_rows(ratings.users, ratings.values, quantile))
 
     @cached_property
     def users(self) -> NDArray[np.int32]:
-        """The users with test ratings, ascending: (users,) int32."""
+        """The users with ratings held out, ascending: (users,) int32."""
         return np.unique(self.ratings.users)
 
     @cached_property
@@ -67,6 +83,22 @@ class HeldOut:
         hits = self._relevant_pairs[at] == pairs
         counts = np.bincount(self.ratings.users[self.relevant], minlength=self.ratings.shape[0])[self.users]
         return ranking_metrics(lists, hits, counts, self.ratings.shape[1])
+
+
+def evaluate(factors: Factors, held_out: HeldOut, k: int) -> tuple[RankingMetrics, dict[str, float]]:
+    """Measure a model.
+
+    Args:
+        factors: the model.
+        held_out: ratings held out and what each user has seen.
+        k: the length of the lists.
+
+    Returns:
+        The ranking metrics at every k up to that, and ``rmse`` and ``mae`` over the ratings held out.
+    """
+    lists, _ = factors.top_k(held_out.users, held_out.seen, k)
+    ratings = held_out.ratings
+    return held_out.measure(lists), rating_errors(factors.predict(ratings.users, ratings.movies), ratings.values)
 
 
 def summary(metrics: RankingMetrics, errors: dict[str, float] | None) -> dict[str, Any]:

@@ -1,19 +1,19 @@
 """The Keras model: matrix factorization with biases, trained in stacks of batches."""
 
-from typing import Any, Final
+from typing import Any
 
+from stages.lib.adam import adam_rate, adam_step
 from stages.lib.backend import keras, ops, tf
+from stages.lib.factors import INTERACTIONS
 
 Tensor = Any  # TensorFlow ships no types
 Batch = tuple[Tensor, Tensor, Tensor]
 State = tuple[Tensor, ...]
 
-INTERACTIONS: Final = ("dot", "batch_sum")
-
 
 @keras.saving.register_keras_serializable("movielens")
 class MatrixFactorization(keras.Model):
-    """Predicted rating = user bias + movie bias + interaction of the user's vector and the movie's.
+    """Predicted rating = global mean + user bias + movie bias + interaction of the user's vector and the movie's.
 
     The interaction is ``dot``, the dot product of each pair (Koren, Bell and Volinsky, Matrix factorization techniques
     for recommender systems, 2009), or ``batch_sum``, where every pair of a batch gets the sum of the whole batch's dot
@@ -33,6 +33,7 @@ class MatrixFactorization(keras.Model):
         interaction: str = "dot",
         seed: int | None = None,
         lazy: bool = False,
+        global_mean: float = 0.0,
         **kwargs: Any,  # noqa: ANN401 - Keras' own
     ) -> None:
         """Make the layers.
@@ -46,13 +47,14 @@ class MatrixFactorization(keras.Model):
             seed: of the initial weights.
             lazy: whether a step updates only the users and movies in its batch: their weights, moments and L2 term.
                 This is another algorithm than Adam, where all weights move as long as their moments are not 0.
+            global_mean: in stars, where predictions start.
             **kwargs: passed to `keras.Model`.
         """
         super().__init__(**kwargs)
         if interaction not in INTERACTIONS:
             raise ValueError(f"interaction must be one of {INTERACTIONS}, not {interaction!r}")
         self.users, self.movies, self.embedding_size = users, movies, embedding_size
-        self.l2, self.interaction, self.seed, self.lazy = l2, interaction, seed, lazy
+        self.l2, self.interaction, self.seed, self.lazy, self.global_mean = l2, interaction, seed, lazy, global_mean
 
         def seeded(offset: int) -> int | None:
             return None if seed is None else seed + offset
@@ -74,7 +76,9 @@ class MatrixFactorization(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Give the arguments that make this model again."""
-        names = ("users", "movies", "embedding_size", "l2", "interaction", "seed", "lazy")
+        names = ["users", "movies", "embedding_size", "l2", "interaction", "seed", "lazy"]
+        if self.global_mean:
+            names.append("global_mean")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
     def build(self, _input_shape: Any = None) -> None:  # noqa: ANN401 - Keras' own
@@ -110,7 +114,8 @@ class MatrixFactorization(keras.Model):
         else:
             products = products if weights is None else products * weights
             interaction = ops.sum(products, axis=(-2, -1), keepdims=True)
-        return interaction + ops.sum(biases, axis=-1, keepdims=True)
+        predicted = interaction + ops.sum(biases, axis=-1, keepdims=True)
+        return predicted + self.global_mean if self.global_mean else predicted
 
     def train_step(self, data: Batch) -> dict[str, Tensor]:
         """Take one step of Adam for an ordinary batch, or one for each batch of a stack.
@@ -130,7 +135,7 @@ class MatrixFactorization(keras.Model):
 
         def step(index: Tensor, total: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
             batch = pairs[index], ratings[index], weights[index]
-            loss, state = take_step(batch, state, self._adam_rate(done + index + 1))
+            loss, state = take_step(batch, state, adam_rate(self.optimizer, done + index + 1))
             return index + 1, total + loss * rows[index], state
 
         before = self._penalty()
@@ -177,12 +182,14 @@ class MatrixFactorization(keras.Model):
         rows = tf.reshape(chosen, (-1, 1))
         numbers = tf.reshape(rows * size + tf.range(size), (-1, 1))
         gradient = tf.tensor_scatter_nd_add(2 * self.l2 * table[0], numbers, tf.reshape(vector_gradients, [-1]))
-        table = self._adam(table, gradient, tf.square(gradient), rate)
+        table = adam_step(self.optimizer, table, gradient, tf.square(gradient), rate)
         # Where a batch holds a bias more than once, Keras adds up the squares of its gradients, as it does for any
         # embedding without a regularizer; for the vectors, which have one, it squares their sum.
         gradients, zeros = tf.reshape(bias_gradients, [-1]), tf.zeros_like(bias[0])
         gradient = tf.tensor_scatter_nd_add(zeros, rows, gradients)
-        bias = self._adam(bias, gradient, tf.tensor_scatter_nd_add(zeros, rows, tf.square(gradients)), rate)
+        bias = adam_step(
+            self.optimizer, bias, gradient, tf.tensor_scatter_nd_add(zeros, rows, tf.square(gradients)), rate
+        )
         return loss, (table, bias)
 
     def _lazy_state(self) -> State:
@@ -214,27 +221,13 @@ class MatrixFactorization(keras.Model):
         gradients = tape.gradient(loss, values)
         gradient = tf.gather(tf.tensor_scatter_nd_add(tf.zeros_like(gradients), place[:, None], gradients), place)
         gradient += 2 * self.l2 * tf.concat([values[:, :size], tf.zeros_like(values[:, size:])], axis=1)
-        updated = self._adam((values, momentum, velocity), gradient, tf.square(gradient), rate)
+        updated = adam_step(self.optimizer, (values, momentum, velocity), gradient, tf.square(gradient), rate)
         return loss, (
             tuple(
                 tf.tensor_scatter_nd_update(part, rows[:, None], new) for part, new in zip(parts, updated, strict=True)
             ),
             places,
         )
-
-    def _adam_rate(self, step: Tensor) -> Tensor:
-        """Give Adam's learning rate at a step, from 1, with the correction for moments that start at 0."""
-        adam, count = self.optimizer, tf.cast(step, tf.float32)
-        correction = tf.sqrt(1 - tf.pow(adam.beta_2, count)) / (1 - tf.pow(adam.beta_1, count))
-        return tf.cast(adam.learning_rate, tf.float32) * correction
-
-    def _adam(self, state: Batch, gradient: Tensor, squares: Tensor, rate: Tensor) -> Batch:
-        """Update weights and moments as `keras.optimizers.Adam` does (Kingma and Ba, 2015, end of section 2)."""
-        weights, momentum, velocity = state
-        adam = self.optimizer
-        momentum += (gradient - momentum) * (1 - adam.beta_1)
-        velocity += (squares - velocity) * (1 - adam.beta_2)
-        return weights - momentum * rate / (tf.sqrt(velocity) + adam.epsilon), momentum, velocity
 
     def test_step(self, data: Batch) -> dict[str, Tensor]:
         """Add the loss of an ordinary batch, or of a stack, to the mean."""

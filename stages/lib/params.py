@@ -2,10 +2,11 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from stages.lib.errors import UserError
 
@@ -23,6 +24,8 @@ Integer = Annotated[int, BeforeValidator(_refuse_boolean)]
 Number = Annotated[float, BeforeValidator(_refuse_boolean), Field(allow_inf_nan=False)]
 Seed = Annotated[Integer, Field(ge=0, le=2**32 - 1)]
 ListLength = Annotated[Integer, Field(ge=1, le=1000)]
+Dropout = Annotated[Number, Field(ge=0, le=0.99)]
+L2 = Annotated[Number, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
@@ -43,20 +46,78 @@ class Split(Section):
     """How the ratings are divided into train and test."""
 
     test_size: Annotated[Number, Field(gt=0, lt=1)]
+    validation_size: Annotated[Number, Field(ge=0, lt=1)]
     seed: Seed
+
+
+class Softmax(Section):
+    """What training to rank needs besides."""
+
+    rating_base: Annotated[Number, Field(gt=0, le=100)]
+    dropout: Dropout
+    user_l2: L2
+
+
+class Encoded(Section):
+    """What training with movie vectors made from ratings needs besides."""
+
+    dropout: Dropout
+    encoder_l2: L2
+
+
+class EarlyStopping(Section):
+    """When to stop, by top-K metrics on the validation part."""
+
+    patience: Annotated[Integer, Field(ge=0, le=10_000)]
+    metric: Literal["map", "ndcg", "precision", "recall", "mrr", "hit_rate", "rmse", "mae"]
+    k: ListLength
+    relevance_quantile: Annotated[Number, Field(ge=0, le=1)]
 
 
 class Train(Section):
     """The model and its training."""
 
+    loss: Literal["mse", "softmax"]
+    movie_vectors: Literal["free", "encoded"]
     interaction: Literal["dot", "batch_sum"]
+    global_mean: StrictBool
     optimizer: Literal["adam", "lazy_adam"]
+    schedule: Literal["constant", "cosine"]
     embedding_size: Annotated[Integer, Field(ge=1, le=4096)]
     learning_rate: Annotated[Number, Field(gt=0, le=1)]
     batch_size: Annotated[Integer, Field(ge=1, le=2**20)]
     epochs: Annotated[Integer, Field(ge=1, le=10_000)]
-    l2: Annotated[Number, Field(ge=0, le=1)]
+    l2: L2
+    softmax: Softmax
+    encoded: Encoded
+    models: Annotated[Integer, Field(ge=1, le=16)]
+    early_stopping: EarlyStopping
+    final_fit: StrictBool
     seed: Seed
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        """Refuse settings that the chosen kind of training would pass over."""
+        found = self.model_dump()
+        kind = {name: found[name] for name in ("loss", "movie_vectors")}
+        needed: dict[str, Any] = {}
+        if found["loss"] == "softmax":
+            kind = {"loss": "softmax"}
+            needed = {"movie_vectors": "free", "interaction": "dot", "global_mean": False, "optimizer": "adam"}
+        elif found["movie_vectors"] == "encoded":
+            needed = {"interaction": "dot", "global_mean": True, "optimizer": "adam"}
+        elif found["models"] > 1:
+            kind = {"models": found["models"]}
+            needed = {"interaction": "dot"}
+        because = " and ".join(f"train.{key}: {chosen}" for key, chosen in kind.items())
+        wrong = [
+            f"train.{name}: must be {value!r} with {because}; found {found[name]!r}"
+            for name, value in needed.items()
+            if found[name] != value
+        ]
+        if wrong:
+            raise PydanticCustomError("conflict", "{wrong}", {"wrong": "; ".join(wrong)})
+        return self
 
 
 class Evaluate(Section):
@@ -157,6 +218,8 @@ def _explain(problem: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
     if problem["type"] == "model_type":
         keys = ", ".join(_known_keys(problem["loc"]))
         return f"{key} must be a section with the keys {keys}; found {problem['input']!r:.80}"
+    if problem["type"] == "conflict":
+        return str(problem["msg"])
     message = problem["msg"].removeprefix("Value error, ")
     return f"{key}: {message[0].lower() + message[1:]}; found {problem['input']!r:.80}"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from stages.lib.errors import UserError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 PROCESSED: Final = Path("data/processed")
 TRAIN: Final = PROCESSED / "train.parquet"
+VALIDATION: Final = PROCESSED / "validation.parquet"
 TEST: Final = PROCESSED / "test.parquet"
 USERS: Final = PROCESSED / "users.parquet"
 MOVIES: Final = PROCESSED / "movies.parquet"
@@ -37,25 +39,39 @@ class Ratings:
     shape: tuple[int, int]
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read one part of the split.
+    def read(cls, *paths: Path) -> Self:
+        """Read one part of the split, or several as one.
 
         Args:
-            path: `TRAIN` or `TEST`.
+            paths: of `TRAIN`, `VALIDATION` and `TEST`.
 
         Returns:
-            The ratings in the file's order.
+            The ratings in the files' order.
 
         Raises:
             UserError: a file is missing or damaged, or an index is out of range.
         """
-        table = read_table(path, ["user", "movie", "rating"])
         shape = len(read_table(USERS, ["user_id"])), len(read_table(MOVIES, ["movie_id"]))
-        users, movies, values = (table[name].to_numpy() for name in ("user", "movie", "rating"))
-        for name, indices, count in (("user", users, shape[0]), ("movie", movies, shape[1])):
-            if len(indices) and not 0 <= indices.min() <= indices.max() < count:
-                raise UserError(f"{path}: a {name} index is outside 0 to {count - 1}; {CURE}")
+        parts = []
+        for path in paths:
+            table = read_table(path, ["user", "movie", "rating"])
+            for name, count in (("user", shape[0]), ("movie", shape[1])):
+                indices = table[name].to_numpy()
+                if len(indices) and not 0 <= indices.min() <= indices.max() < count:
+                    raise UserError(f"{path}: a {name} index is outside 0 to {count - 1}; {CURE}")
+            parts.append(table)
+        whole = pa.concat_tables(parts)
+        users, movies, values = (whole[name].to_numpy() for name in ("user", "movie", "rating"))
         return cls(users, movies, values, shape)
+
+    def joined(self, other: "Ratings") -> "Ratings":
+        """Give these ratings and then the other's."""
+        return Ratings(
+            np.concatenate([self.users, other.users]),
+            np.concatenate([self.movies, other.movies]),
+            np.concatenate([self.values, other.values]),
+            self.shape,
+        )
 
     def matrix(self) -> "sp.csr_array":
         """Give the ratings as a sparse users x movies matrix, float32, with sorted indices."""
