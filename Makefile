@@ -4,7 +4,7 @@ VENV ?= .venv
 ENV := $(VENV)/.installed
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 
-.PHONY: repro test lint check lock notebook recommend bench
+.PHONY: repro test lint check lock notebook recommend bench ranking rating tune comparison
 
 repro: $(ENV)  ## fetch, extract, split, train, evaluate and recommend, then print the results
 	$(RUN) dvc repro
@@ -28,7 +28,21 @@ recommend: $(ENV)  ## USER=42 [K=10]: a user's favourites and recommendations
 	@$(RUN) python -m stages.recommend --user $(if $(filter command line,$(origin USER)),$(USER),$(error say which user: make recommend USER=42)) $(if $(K),--k $(K))
 
 bench: $(VENV)/.installed-bench  ## [DATASET=ml-1m ARCHIVE=path/to/ml-1m.zip GROWTH="1000000 5000000"]: measure everything side by side
-	$(RUN) python -m benchmarks $(if $(DATASET),--dataset $(DATASET)) $(if $(ARCHIVE),--archive "$(ARCHIVE)") $(if $(SHA256),--sha256 $(SHA256)) $(if $(GROWTH),--growth $(GROWTH))
+	$(RUN) python -m benchmarks $(DATA) $(if $(GROWTH),--growth $(GROWTH))
+
+DATA := $(if $(DATASET),--dataset "$(DATASET)") $(if $(ARCHIVE),--archive "$(ARCHIVE)") $(if $(SHA256),--sha256 "$(SHA256)")
+
+ranking: $(ENV)  ## [ARCHIVE=path/to/ml-1m.zip]: run the pipeline with the parameters chosen for ranking
+	@$(RUN) python -m tools.preset ranking $(DATA)
+
+rating: $(ENV)  ## [ARCHIVE=path/to/ml-1m.zip]: run the pipeline with the parameters chosen for predicting ratings
+	@$(RUN) python -m tools.preset rating $(DATA)
+
+tune: $(VENV)/.installed-bench  ## [MODEL=ranking TRIALS=30 DATASET= ARCHIVE=]: choose parameters on a validation part
+	$(RUN) python -m benchmarks.tune $(DATA) $(if $(MODEL),--model $(MODEL)) $(if $(TRIALS),--trials $(TRIALS))
+
+comparison: $(VENV)/.installed-bench  ## [DATASET= ARCHIVE=]: measure our models and the tuned peers on the test part
+	$(RUN) python -m benchmarks.comparison $(DATA)
 
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock" --quiet

@@ -11,7 +11,6 @@ import math
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections import defaultdict
@@ -20,12 +19,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from benchmarks.measure import Measurement, measure
+from benchmarks.measure import Measurement, measure, workspace
 from stages.lib.errors import UserError, run
 from stages.lib.releases import RELEASES
 from stages.lib.storage import atomic
@@ -96,32 +94,6 @@ def machine() -> dict[str, Any]:
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in VERSIONS},
     }
-
-
-def workspace(folder: Path, values: dict[str, Any]) -> Path:
-    """Make a repository with the files of this one that Git knows, set to other parameters.
-
-    Args:
-        folder: to make.
-        values: parameters by ``section.key``.
-
-    Returns:
-        The folder.
-    """
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\n")  # noqa: S603 - no shell
-    for name in names:
-        if name and name != "dvc.lock" and Path(name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(name, folder / name)
-    path = folder / "params.yaml"
-    params = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for name, value in values.items():
-        section, key = name.split(".")
-        params[section][key] = value
-    path.write_text(yaml.safe_dump(params), encoding="utf-8")
-    measure(["git", "init", "--quiet"], folder)
-    return folder
 
 
 def compare(folder: Path, source: dict[str, Any], rounds: int) -> tuple[dict[str, list[Measurement]], dict[str, Any]]:

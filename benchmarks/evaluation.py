@@ -13,9 +13,8 @@ import scipy.sparse as sp
 from implicit.cpu.als import AlternatingLeastSquares
 from implicit.evaluation import ranking_metrics_at_k
 
-from stages.evaluate import evaluate
 from stages.lib.factors import Factors
-from stages.lib.heldout import HeldOut
+from stages.lib.heldout import HeldOut, evaluate
 from stages.lib.params import load_params
 
 ROUNDS = 5

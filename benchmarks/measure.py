@@ -1,11 +1,18 @@
-"""Run a command and measure what it takes."""
+"""Scratch copies of the repository, and what a command takes there."""
 
+import functools
+import operator
 import os
+import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 
 @dataclass(frozen=True)
@@ -47,3 +54,29 @@ def measure(command: list[str], folder: Path) -> Measurement:
         if process.returncode:
             raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{errors.read()}")
         return Measurement(seconds, usage.ru_maxrss / 1024, output.read())
+
+
+def workspace(folder: Path, values: Mapping[str, Any]) -> Path:
+    """Make a repository with the files of this one that Git knows, set to other parameters.
+
+    Args:
+        folder: to make.
+        values: parameters by ``section.key``.
+
+    Returns:
+        The folder.
+    """
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\n")  # noqa: S603 - no shell
+    for name in names:
+        if name and name != "dvc.lock" and Path(name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(name, folder / name)
+    path = folder / "params.yaml"
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for name, value in values.items():
+        *sections, key = name.split(".")
+        functools.reduce(operator.getitem, sections, params)[key] = value
+    path.write_text(yaml.safe_dump(params), encoding="utf-8")
+    measure(["git", "init", "--quiet"], folder)
+    return folder

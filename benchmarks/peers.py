@@ -12,12 +12,12 @@ from typing import Any, Final
 import numpy as np
 import scipy.sparse as sp
 import yaml
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from stages.baselines import ease_scores, ease_weights, positives
-from stages.evaluate import evaluate
 from stages.lib.factors import Factors
-from stages.lib.heldout import HeldOut, summary
+from stages.lib.heldout import HeldOut, evaluate, summary
 from stages.lib.params import load_params
 from stages.lib.ratings import TRAIN, Ratings
 from stages.lib.topk import top_k
@@ -36,30 +36,48 @@ def main() -> None:
 
 
 def measure(name: str, settings: dict[str, Any], train: Ratings, held_out: HeldOut, k: int) -> dict[str, Any]:
+    """Train and measure one peer: see `measured`."""
+    return measured(name, settings, train, held_out, k)[0]
+
+
+def measured(
+    name: str, settings: dict[str, Any], train: Ratings, held_out: HeldOut, k: int
+) -> tuple[dict[str, Any], NDArray[np.float64]]:
     """Train and measure one peer.
 
     Args:
-        name: of the model.
+        name: of the model; what follows an underscore does not count.
         settings: in place of its defaults.
         train: what it learns from.
         held_out: what it is measured on.
         k: the length of the lists.
 
     Returns:
-        ``seconds`` of training alone, and the metrics that the pipeline writes.
+        ``seconds`` of training alone, and the metrics that the pipeline writes; each user's average precision.
     """
-    if name == "ease":
-        start = time.perf_counter()
-        liked = positives(train, settings.get("min_rating", 4))
+    kind = name.split("_")[0]
+    start = time.perf_counter()
+    if kind == "ease":
+        liked = ease_input(train, settings)
         weights = ease_weights(liked, settings.get("l2", 300))
         seconds = time.perf_counter() - start
         lists, _ = top_k(held_out.users, held_out.seen, k, lambda users, _: ease_scores(liked[users], weights))
-        return {"seconds": seconds, **summary(held_out.measure(lists), None)}
-    start = time.perf_counter()
-    factors = MODELS[name](train, **settings)
-    seconds = time.perf_counter() - start
-    ranking, errors = evaluate(factors, held_out, k)
-    return {"seconds": seconds, **summary(ranking, errors if name == "svd" else None)}
+        ranking, errors = held_out.measure(lists), None
+    else:
+        factors = MODELS[kind](train, **settings)
+        seconds = time.perf_counter() - start
+        ranking, found = evaluate(factors, held_out, k)
+        errors = found if kind == "svd" else None
+    return {"seconds": seconds, **summary(ranking, errors)}, ranking.average_precision
+
+
+def ease_input(train: Ratings, settings: dict[str, Any]) -> sp.csr_array:
+    """Give EASE its input: base ** (rating - 4) where a base is set, else 1 for ratings of at least min_rating."""
+    if "base" not in settings:
+        return positives(train, settings.get("min_rating", 4))
+    weights = train.matrix().astype(np.float64)
+    weights.data = np.power(settings["base"], weights.data - 4)
+    return weights
 
 
 def als(

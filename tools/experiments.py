@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,31 +41,32 @@ def data_source(dataset: str, archive: str | None, sha256: str | None) -> dict[s
     return {"data.dataset": dataset, "data.archive": archive, "data.sha256": sha256}
 
 
-def as_settings(values: dict[str, str | None]) -> list[str]:
+def as_settings(values: Mapping[str, Any]) -> list[str]:
     """Write parameters as ``dvc exp run --set-param`` takes them."""
-    return [f"{name}={'null' if value is None else json.dumps(value)}" for name, value in values.items()]
+    return [f"{name}={json.dumps(value)}" for name, value in values.items()]
 
 
-def throwaway(settings: list[str]) -> dict[str, Any]:
+def throwaway(settings: list[str], outputs: tuple[str, ...], *stages: str) -> list[dict[str, Any]]:
     """Run the pipeline with other parameters outside the workspace and forget the run.
 
     Args:
         settings: ``section.key=value`` each.
+        outputs: JSON files to read.
+        stages: to run with what they need; all where none is named.
 
     Returns:
-        The contents of ``metrics/evaluate.json`` and ``metrics/baselines.json``.
+        The contents of those files.
 
     Raises:
         UserError: a stage failed; its own message is on stderr.
     """
     name = f"throwaway-{uuid.uuid4().hex[:8]}"
     options = [argument for setting in settings for argument in ("--set-param", setting)]
-    print(" ".join(settings[-2:]), file=sys.stderr)
     try:
-        command = ["dvc", "exp", "run", "--temp", "--quiet", "--name", name, *options]
+        command = ["dvc", "exp", "run", "--temp", "--quiet", "--name", name, *options, *stages]
         if subprocess.run(command, stdout=sys.stderr, check=False).returncode:  # noqa: S603 - no shell
             raise UserError("the experiment failed: see above")
-        return {part: json.loads(_committed(name, f"metrics/{part}.json")) for part in ("evaluate", "baselines")}
+        return [json.loads(_committed(name, path)) for path in outputs]
     finally:
         subprocess.run(["dvc", "exp", "remove", "--quiet", name], capture_output=True, check=False)  # noqa: S603, S607
 
