@@ -4,7 +4,7 @@ VENV ?= .venv
 ENV := $(VENV)/.installed
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 
-.PHONY: repro test lint check lock notebook recommend bench ranking rating tune comparison
+.PHONY: repro test test-slow lint check lock notebook recommend bench ranking rating tune comparison compare sweep
 
 repro: $(ENV)  ## fetch, extract, split, train, evaluate and recommend, then print the results
 	$(RUN) dvc repro
@@ -12,6 +12,9 @@ repro: $(ENV)  ## fetch, extract, split, train, evaluate and recommend, then pri
 
 test: $(ENV)  ## run the tests
 	$(RUN) python -m pytest
+
+test-slow: $(ENV)  ## run the tests that take minutes: perturbations, kills, sweeps
+	$(RUN) python -m pytest -m slow
 
 lint: $(ENV)  ## check style and types
 	$(RUN) ruff check .
@@ -43,6 +46,12 @@ tune: $(VENV)/.installed-bench  ## [MODEL=ranking TRIALS=30 DATASET= ARCHIVE=]: 
 
 comparison: $(VENV)/.installed-bench  ## [DATASET= ARCHIVE=]: measure our models and the tuned peers on the test part
 	$(RUN) python -m benchmarks.comparison $(DATA)
+
+compare: $(ENV)  ## REV=main [MARKDOWN=1]: this run's metrics against a revision's; fails where one is worse
+	@$(RUN) python -m tools.compare $(if $(REV),"$(REV)",main) $(if $(MARKDOWN),--markdown)
+
+sweep: $(ENV)  ## SET="train.epochs=5,10 train.l2=1e-6,1e-5" [JOBS=1 SORT=map]: queue the grid, run it, show the sorted results
+	@$(RUN) python -m tools.sweep $(or $(SET),$(error say what to vary: make sweep SET="train.epochs=5,10")) $(if $(JOBS),--jobs $(JOBS)) $(if $(SORT),--sort $(SORT))
 
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock" --quiet

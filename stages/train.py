@@ -3,10 +3,12 @@
 import json
 import math
 import os
+import re
 import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,8 @@ from stages.lib.storage import DECIMALS, atomic, read_table, write_json
 if TYPE_CHECKING:  # the default training does without SciPy, which is slow to import
     import scipy.sparse as sp
 
+LOCK = Path("requirements.lock")
+DECISIVE = ("tensorflow", "keras", "numpy")  # packages whose versions decide the bytes
 MODEL = Path("models/mf.keras")
 HISTORY = Path("metrics/history.csv")
 METRICS = Path("metrics/train.json")
@@ -38,6 +42,7 @@ SEED_STEP = 1000  # between the seeds of models that are averaged
 def main() -> None:
     """Train as ``params.yaml`` says and write the model, its factors and its losses."""
     params = load_params().train
+    warn_of_other_versions()
     if params.loss == "mse" and params.movie_vectors == "free":
         # Steps on a small batch are over before a second thread has started.
         tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -48,6 +53,20 @@ def main() -> None:
     save_model(model, MODEL)
     factors.save()
     write_json(METRICS, metrics)
+
+
+def warn_of_other_versions() -> None:
+    """Say on stderr where what is installed is not what is locked: results may differ in their last bits."""
+    if not LOCK.exists():
+        return
+    locked = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", LOCK.read_text(encoding="utf-8"), re.MULTILINE))
+    other = [
+        f"{name} {version(name)} in place of {locked[name]}"
+        for name in DECISIVE
+        if name in locked and version(name) != locked[name]
+    ]
+    if other:
+        print(f"warning: results may not be those of {LOCK}: {', '.join(other)} is installed", file=sys.stderr)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Repository:
     def commit(self) -> None:
         """Commit everything."""
         self("git", "add", "--all")
-        self("git", "commit", "--quiet", "--message", "A test's state")
+        self("git", "commit", "--quiet", "--allow-empty", "--message", "A test's state")
 
     def metrics(self, name: str) -> dict[str, Any]:
         """Read one file of metrics."""
@@ -67,7 +67,7 @@ class Repository:
 def started(tmp_path_factory: pytest.TempPathFactory, archives: dict[str, Path]) -> tuple[Repository, str]:
     """A repository after its first `dvc repro`, everything committed; and what that printed."""
     folder = copy_project(tmp_path_factory.mktemp("pipeline") / "project", archives["ml-1m"])
-    for path in (".dvc/config", ".dvc/.gitignore", *map(str, ignore_files())):
+    for path in ("tolerances.yaml", ".dvc/config", ".dvc/.gitignore", *map(str, ignore_files())):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / path, folder / path)
     set_params(folder, train__epochs=2)
@@ -185,3 +185,114 @@ def test_a_failing_stage_stops_the_reproduction_with_its_one_line(repository: Re
     assert result.returncode != 0
     assert "error: params.yaml: evaluate.k: must be at most 80" in result.stderr
     assert "Traceback" not in result.stdout + result.stderr
+
+
+PRESETS = {
+    "ranking": {
+        "ml-1m": {
+            "train.loss": "softmax",
+            "train.schedule": "cosine",
+            "train.epochs": 2,
+            "train.learning_rate": 0.02,
+            "train.softmax.dropout": 0.25,
+            "train.models": 2,
+        }
+    },
+    "rating": {"ml-1m": {"train.movie_vectors": "encoded", "train.global_mean": True, "train.epochs": 2}},
+}
+
+
+@pytest.mark.parametrize("purpose", PRESETS)
+def test_a_preset_is_one_experiment_that_leaves_its_results_in_the_workspace(
+    purpose: str, repository: Repository, archives: dict[str, Path]
+) -> None:
+    (repository.folder / "presets.yaml").write_text(yaml.safe_dump(PRESETS))
+    repository.commit()
+    before = repository.metrics("evaluate.json")
+    archive = ["--archive", str(archives["ml-1m"])]
+    output = repository(sys.executable, "-m", "tools.preset", purpose, *archive)
+    command = output.splitlines()[0]
+    assert command.startswith("dvc exp run -S 'data.dataset=\"ml-1m\"' -S ")
+    assert repository.ran(output) == ["train", "evaluate", "recommend"]
+    params = yaml.safe_load((repository.folder / "params.yaml").read_text())
+    for name, value in PRESETS[purpose]["ml-1m"].items():
+        found = params
+        for key in name.split("."):
+            found = found[key]
+        assert found == value
+        assert f"{name}=" in command
+    assert repository.metrics("evaluate.json") != before
+    assert f"{repository.metrics('evaluate.json')['map']:.4f}" in output
+    # The line that was printed does the same by hand: nothing is left to do.
+    assert repository.ran(repository("bash", "-c", command)) == []
+
+
+def test_a_preset_that_was_not_chosen_is_refused(repository: Repository) -> None:
+    result = repository.attempt(sys.executable, "-m", "tools.preset", "ranking", "--dataset", "ml-latest-small")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: presets.yaml: has no ranking for ml-latest-small; `make tune` makes it")
+
+
+def test_a_search_tries_our_model_as_experiments_and_leaves_its_log_and_its_choice(
+    repository: Repository, archives: dict[str, Path]
+) -> None:
+    command = [sys.executable, "-m", "benchmarks.tune", "--trials", "2", "--dataset", "ml-1m"]
+    command += ["--archive", str(archives["ml-1m"]), "--model", "rating"]
+    repository(*command)
+    log = (repository.folder / "metrics/tuning.csv").read_bytes()
+    rows = list(csv.DictReader(log.decode().splitlines()))
+    assert [(row["dataset"], row["model"], row["trial"], row["metric"]) for row in rows] == [
+        ("ml-1m", "rating", "0", "rmse"),
+        ("ml-1m", "rating", "1", "rmse"),
+    ]
+    best = min(rows, key=lambda row: float(row["value"]))
+    chosen = yaml.safe_load((repository.folder / "presets.yaml").read_text())["rating"]["ml-1m"]
+    assert chosen.pop("train.models") == 2
+    assert dict(part.split("=") for part in best["parameters"].split()) == {
+        name: json.dumps(value) for name, value in chosen.items()
+    }
+    changed = {line[3:] for line in repository("git", "status", "--porcelain").splitlines()}
+    assert changed == {"metrics/tuning.csv", "presets.yaml"}
+    assert repository("dvc", "exp", "list", "--name-only").count("throwaway") == 0
+    # Again, over the first results: the same, trial for trial.
+    repository(*command)
+    assert (repository.folder / "metrics/tuning.csv").read_bytes() == log
+
+
+def compared(repository: Repository, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return repository.attempt(sys.executable, "-m", "tools.compare", *arguments)
+
+
+def test_compare_passes_where_nothing_changed_and_fails_where_a_metric_is_worse(repository: Repository) -> None:
+    same = compared(repository, "HEAD")
+    assert (same.returncode, same.stderr) == (0, "")
+    assert "0 of " in same.stdout
+    repository("dvc", "exp", "run", "--quiet", "-S", "train.learning_rate=5e-5")
+    worse = compared(repository, "HEAD")
+    assert worse.returncode == 1
+    assert "worse than HEAD by more than tolerances.yaml allows: " in worse.stderr
+    assert "metrics/evaluate.json: rmse" in worse.stderr
+    before = json.loads(repository("git", "show", "HEAD:metrics/evaluate.json"))["rmse"]
+    now = repository.metrics("evaluate.json")["rmse"]
+    table = compared(repository, "HEAD", "--markdown").stdout
+    assert "| file | metric | before | now | change | relative |  |" in table
+    row = next(line for line in table.splitlines() if line.startswith("| metrics/evaluate.json | rmse |"))
+    assert f"{now - before:+.6f}" in row
+    assert f"{(now - before) / before:+.2%}" in row
+    assert row.endswith("| worse |")
+
+
+def test_compare_fails_on_what_cannot_be_read(repository: Repository) -> None:
+    nowhere = compared(repository, "nowhere")
+    assert nowhere.returncode == 1
+    assert "unknown Git revision 'nowhere'" in nowhere.stderr
+    path = repository.folder / "metrics/evaluate.json"
+    path.write_text("{")
+    broken = compared(repository, "HEAD")
+    assert broken.returncode == 1
+    assert broken.stderr.startswith("error: metrics/evaluate.json: cannot be read in the workspace")
+    path.unlink()
+    missing = compared(repository, "HEAD")
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("error: metrics/evaluate.json: ")
+    assert "Traceback" not in missing.stderr + broken.stderr + nowhere.stderr

@@ -372,3 +372,22 @@ def test_diverging_is_refused_for_every_kind(kind: str, finished: Path, monkeypa
     with pytest.raises(UserError, match="training diverged"):
         train_here(finished, monkeypatch)
     assert files(finished) == before
+
+
+def test_other_versions_than_the_locked_are_told_in_one_line(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(finished)
+    locked = "\n".join(f"{name}=={train.version(name)} \\\n    --hash=sha256:00" for name in train.DECISIVE)
+    Path("requirements.lock").write_text(locked)
+    train.warn_of_other_versions()
+    assert capsys.readouterr().err == ""
+    Path("requirements.lock").write_text(locked.replace(f"keras=={train.version('keras')}", "keras==3.0.0"))
+    train.warn_of_other_versions()
+    assert capsys.readouterr().err == (
+        "warning: results may not be those of requirements.lock: "
+        f"keras {train.version('keras')} in place of 3.0.0 is installed\n"
+    )
+    Path("requirements.lock").unlink()
+    train.warn_of_other_versions()
+    assert capsys.readouterr().err == ""

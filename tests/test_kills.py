@@ -1,0 +1,55 @@
+"""A pipeline that is killed at any moment ends, run again, where it would have ended anyway."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.test_pipeline import Repository, started  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.slow
+
+KILLS = 30
+
+
+def temporary(folder: Path) -> list[str]:
+    """List what should have been renamed or removed."""
+    outputs = [path for name in ("data", "models", "metrics") for path in (folder / name).rglob("*")]
+    return [str(path) for path in outputs if ".tmp" in path.name or path.name.startswith("tmp")]
+
+
+def test_killed_at_random_moments_it_comes_to_the_same_end(
+    started: tuple[Repository, str],  # noqa: F811 - the fixture
+) -> None:
+    repository, _ = started
+    start = time.perf_counter()
+    repository("dvc", "repro", "--force")
+    longest = time.perf_counter() - start
+    lock = (repository.folder / "dvc.lock").read_bytes()
+    moments = np.random.default_rng(7)
+    interrupted = 0
+    for _ in range(KILLS):
+        process = subprocess.Popen(
+            ["dvc", "repro", "--force"],
+            cwd=repository.folder,
+            env={**os.environ, **repository.env},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(moments.uniform(0, longest))
+        interrupted += process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        result = repository.attempt("dvc", "repro")
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert (repository.folder / "dvc.lock").read_bytes() == lock
+        assert repository("git", "status", "--porcelain") == ""
+        assert temporary(repository.folder) == []
+    assert interrupted > KILLS / 2
+    assert "Data and pipelines are up to date." in repository("dvc", "repro")
+    assert repository("dvc", "status").startswith("Data and pipelines are up to date")

@@ -1,0 +1,57 @@
+"""A sweep runs the grid as DVC experiments, shows it sorted, and leaves nothing running."""
+
+import re
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.test_pipeline import Repository, repository, started  # noqa: F401 - fixtures
+
+pytestmark = pytest.mark.slow
+
+
+def processes_of(folder: Path) -> list[str]:
+    """List processes that work in a folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd().startswith(str(folder)):
+                found.append(" ".join(process.cmdline()))
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_grid_of_four_is_run_and_sorted(jobs: str, repository: Repository) -> None:  # noqa: F811 - the fixture
+    settings = ["train.embedding_size=3,4", "train.learning_rate=5e-4,1e-3"]
+    output = repository(sys.executable, "-m", "tools.sweep", *settings, "--jobs", jobs)
+    assert "4 experiments, by map" in output
+    rows = [re.findall(r"[\w.-]+", line) for line in output.splitlines() if "sweep-" in line]
+    assert sorted((row[1], float(row[2])) for row in rows) == [("3", 5e-4), ("3", 1e-3), ("4", 5e-4), ("4", 1e-3)]
+    scores = [float(row[3]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    assert repository("git", "status", "--porcelain") == ""
+    assert processes_of(repository.folder) == []
+    exps = repository.folder / ".dvc/tmp/exps"
+    assert [path.name for path in exps.glob("standalone/*")] == []
+    assert [path.name for path in exps.glob("tmp*")] == []
+    for row in rows:
+        repository("dvc", "exp", "remove", row[0])
+
+
+def test_a_sweep_over_k_trains_nothing(repository: Repository) -> None:  # noqa: F811 - the fixture
+    result = repository.attempt(sys.executable, "-m", "tools.sweep", "evaluate.k=3,5", "--sort", "recall")
+    assert result.returncode == 0, result.stderr
+    assert "2 experiments, by recall" in result.stdout
+    assert "Running stage 'train'" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("settings", [["train.epochs"], ["=3"], ["train.epochs=1", "--jobs", "0"]])
+def test_wrong_settings_are_refused(settings: list[str], repository: Repository) -> None:  # noqa: F811 - the fixture
+    result = repository.attempt(sys.executable, "-m", "tools.sweep", *settings)
+    assert result.returncode == 1
+    assert result.stderr.startswith(("error: SET: ", "error: JOBS: "))
+    assert len(result.stderr.splitlines()) == 1
