@@ -41,7 +41,7 @@ ranking: $(ENV)  ## [ARCHIVE=path/to/ml-1m.zip]: run the pipeline with the param
 rating: $(ENV)  ## [ARCHIVE=path/to/ml-1m.zip]: run the pipeline with the parameters chosen for predicting ratings
 	@$(RUN) python -m tools.preset rating $(DATA)
 
-tune: $(VENV)/.installed-bench  ## [MODEL=ranking TRIALS=30 DATASET= ARCHIVE=]: choose parameters on a validation part
+tune: $(VENV)/.installed-bench  ## [MODEL=ranking TRIALS=8 DATASET= ARCHIVE=]: choose parameters on a validation part
 	$(RUN) python -m benchmarks.tune $(DATA) $(if $(MODEL),--model $(MODEL)) $(if $(TRIALS),--trials $(TRIALS))
 
 comparison: $(VENV)/.installed-bench  ## [DATASET= ARCHIVE=]: measure our models and the tuned peers on the test part

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 import scipy.stats
+import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -33,7 +34,7 @@ from stages.lib.storage import atomic
 from stages.lib.topk import top_k
 from tools.experiments import data_source
 from tools.notebook import PUBLISHED
-from tools.preset import preset
+from tools.preset import PRESETS, PURPOSES, preset
 
 OUTPUT: Final = Path("metrics/comparison.json")
 PEERS: Final = ("ease_all", "ease_liked", "ease_weighted", "als", "bpr", "svd")
@@ -88,10 +89,12 @@ def compare(place: Path, source: Values, seeds: int) -> Values:
         models[name], _ = ours(place, source, values, held_out)
     models.update(simple(train, held_out))
     average_precision = {}
-    for name in PEERS:
+    tuned = [name for name in (*PEERS, *PURPOSES) if has_preset(name, dataset)]
+    peers = [name for name in PEERS if name in tuned]
+    for name in peers:
         models[name], average_precision[name] = measured(name, preset(name, dataset), train, held_out, K)
     deviations = {}
-    for name in ("rating", "ranking"):
+    for name in (name for name in reversed(PURPOSES) if name in tuned):
         runs = [
             ours(place, source, {**preset(name, dataset), "train.seed": 7 + seed}, held_out) for seed in range(seeds)
         ]
@@ -99,7 +102,7 @@ def compare(place: Path, source: Values, seeds: int) -> Values:
         models[f"our {name} model"] = {key: float(np.mean([metrics[key] for metrics in kept])) for key in kept[0]}
         deviations[f"our {name} model"] = {key: float(np.std([m[key] for m in kept], ddof=1)) for key in kept[0]}
         average_precision[f"our {name} model"] = np.mean([average for _, average in runs], axis=0)
-    best = max(PEERS, key=lambda name: float(models[name]["map"]))
+    best = max(peers, key=lambda name: float(models[name]["map"]))
     gain = average_precision["our ranking model"] - average_precision[best]
     return {
         "models": models,
@@ -107,6 +110,11 @@ def compare(place: Path, source: Values, seeds: int) -> Values:
         "deviations": deviations,
         "difference": {"peer": best, "map": float(gain.mean()), "interval_95": interval(gain)},
     }
+
+
+def has_preset(name: str, dataset: str) -> bool:
+    """Whether parameters were chosen for a model on a data set."""
+    return dataset in yaml.safe_load(PRESETS.read_text(encoding="utf-8")).get(name, {})
 
 
 def ours(
