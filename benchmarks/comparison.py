@@ -88,7 +88,7 @@ def compare(place: Path, source: Values, seeds: int) -> Values:
     for name, values in (("notebook, reproduced", {"train.interaction": "batch_sum"}), ("notebook, corrected", {})):
         models[name], _ = ours(place, source, values, held_out)
     models.update(simple(train, held_out))
-    average_precision = {}
+    average_precision: dict[str, NDArray[np.float64]] = {}
     tuned = [name for name in (*PEERS, *PURPOSES) if has_preset(name, dataset)]
     peers = [name for name in PEERS if name in tuned]
     for name in peers:

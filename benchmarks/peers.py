@@ -92,11 +92,11 @@ def als(
     """Train implicit's alternating least squares (Hu, Koren and Volinsky, ICDM 2008) with weights base^(rating - 4)."""
     from implicit.cpu.als import AlternatingLeastSquares
 
-    model = AlternatingLeastSquares(
-        factors=factors, regularization=regularization, alpha=alpha, iterations=iterations, random_state=seed
-    )
     weights = np.power(base, train.values - 4).astype(np.float32)
     with threadpool_limits(1, "blas"):  # as implicit asks for: it has threads of its own
+        model = AlternatingLeastSquares(
+            factors=factors, regularization=regularization, alpha=alpha, iterations=iterations, random_state=seed
+        )
         model.fit(sp.csr_matrix((weights, (train.users, train.movies)), shape=train.shape), show_progress=False)
     return _factors(train, model.user_factors, model.item_factors)
 

@@ -151,7 +151,7 @@ SPACES: Final[dict[str, tuple[Callable[[Trial], Values], str, bool]]] = {
     "ease_liked": (ease_liked, "map", True),
     "ease_weighted": (ease_weighted, "map", True),
 }
-# Where each search starts: found by hand on validation parts of ml-1m and of smaller releases, or the libraries' defaults.
+# Where each search starts: found by hand on validation parts of ml-1m and of smaller releases, or by the field before.
 STARTS: Final[dict[str, list[Values]]] = {
     "ranking": [
         {

@@ -1,0 +1,80 @@
+"""`make check` passes on what is committed, and says what differs first where something changed."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import set_params
+from tests.test_pipeline import Repository, repository, started  # noqa: F401 - fixtures
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def scratch(repository: Repository) -> Iterator[Repository]:  # noqa: F811 - the fixture
+    """The repository; commits made by a test are taken back."""
+    head = repository("git", "rev-parse", "HEAD").strip()
+    yield repository
+    repository("git", "reset", "--quiet", "--hard", head)
+
+
+def check(repository: Repository) -> tuple[int, str, str]:  # noqa: F811 - not the fixture
+    result = repository.attempt(sys.executable, "-m", "tools.check")
+    return result.returncode, result.stdout, result.stderr
+
+
+def test_what_is_committed_is_reproduced(scratch: Repository) -> None:
+    status, output, _ = check(scratch)
+    assert status == 0
+    assert output == "reproduced: dvc.lock and metrics/ come out byte for byte as they are committed\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "first"),
+    [
+        ("train__learning_rate", 0.001, "stage train, output models/factors.npz"),
+        ("train__seed", 8, "stage train, output models/factors.npz"),
+        ("split__seed", 8, "stage split, output data/processed/"),
+        ("evaluate__k", 7, "stage evaluate, output metrics/at_k.csv"),
+    ],
+)
+def test_a_parameter_that_was_not_reproduced_is_noticed(
+    name: str, value: object, first: str, scratch: Repository
+) -> None:
+    set_params(scratch.folder, **{name: value})
+    scratch.commit()
+    status, output, errors = check(scratch)
+    assert status == 1
+    assert f"first difference: {first}" in output
+    assert "error: the committed pipeline makes other bytes than are committed: " in errors
+    assert "dvc.lock" in errors.splitlines()[-1]
+
+
+def test_a_changed_line_of_a_stage_is_noticed_with_the_metrics_it_changes(scratch: Repository) -> None:
+    path = scratch.folder / "stages/baselines.py"
+    text = path.read_text()
+    assert text.count("(total + damping * mean, count + damping") == 1
+    path.write_text(text.replace("(total + damping * mean, count + damping", "(total + damping, count + damping"))
+    scratch.commit()
+    status, output, errors = check(scratch)
+    assert status == 1
+    assert "first difference: stage baselines, output metrics/baselines.json" in output
+    assert '-    "mae": ' in output
+    assert '+    "mae": ' in output
+    assert "metrics/baselines.json" in errors
+
+
+def test_a_library_that_rounds_otherwise_is_noticed(scratch: Repository, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import numpy\nplain = numpy.log2\nnumpy.log2 = lambda values: plain(values) * (1 + 1e-3)\n"
+    )
+    scratch.env["PYTHONPATH"] = str(tmp_path)
+    try:
+        status, output, _ = check(scratch)
+    finally:
+        del scratch.env["PYTHONPATH"]
+    assert status == 1
+    assert "first difference: stage evaluate, output metrics/at_k.csv" in output
+    assert "ndcg" in output
