@@ -100,9 +100,9 @@ def compare(place: Path, source: Values, seeds: int) -> Values:
         ]
         # The scores of a ranking model are no ratings, so that their errors mean nothing.
         kept = [key for key in runs[0][0] if name == "rating" or key not in ("rmse", "mae")]
-        values = {key: [metrics[key] for metrics, _ in runs] for key in kept}
-        models[f"our {name} model"] = {key: float(np.mean(values[key])) for key in kept}
-        deviations[f"our {name} model"] = {key: float(np.std(values[key], ddof=1)) for key in kept}
+        found = {key: [metrics[key] for metrics, _ in runs] for key in kept}
+        models[f"our {name} model"] = {key: float(np.mean(found[key])) for key in kept}
+        deviations[f"our {name} model"] = {key: float(np.std(found[key], ddof=1)) for key in kept}
         average_precision[f"our {name} model"] = np.mean([average for _, average in runs], axis=0)
     best = max(peers, key=lambda name: float(models[name]["map"]))
     gain = average_precision["our ranking model"] - average_precision[best]

@@ -68,7 +68,11 @@ def test_a_changed_line_of_a_stage_is_noticed_with_the_metrics_it_changes(scratc
 
 def test_a_library_that_rounds_otherwise_is_noticed(scratch: Repository, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import numpy\nplain = numpy.log2\nnumpy.log2 = lambda values: plain(values) * (1 + 1e-3)\n"
+        "import sys\n"
+        "if 'stages.evaluate' in sys.orig_argv:\n"
+        "    import numpy\n"
+        "    plain = numpy.log2\n"
+        "    numpy.log2 = lambda values: plain(values) * (1 + 1e-3)\n"
     )
     scratch.env["PYTHONPATH"] = str(tmp_path)
     try:
