@@ -24,7 +24,7 @@ from stages.lib.model import MatrixFactorization
 from stages.lib.params import EarlyStopping, Train, load_params
 from stages.lib.ratings import MOVIES, TEST, TRAIN, VALIDATION, Ratings
 from stages.lib.softmax import SoftmaxFactorization
-from stages.lib.storage import DECIMALS, atomic, read_table, write_json
+from stages.lib.storage import atomic, read_table, write_csv, write_json
 
 if TYPE_CHECKING:  # the default training does without SciPy, which is slow to import
     import scipy.sparse as sp
@@ -48,10 +48,10 @@ def main() -> None:
         tf.config.threading.set_intra_op_parallelism_threads(1)
     parts = Parts(*(Ratings.read(path) for path in (TRAIN, VALIDATION, TEST)))
     movie_ids = read_table(MOVIES, ["movie_id"])["movie_id"].to_numpy()
-    with atomic(HISTORY) as history:
-        model, factors, metrics = train(parts, movie_ids, params, history)
+    model, factors, metrics, history = train(parts, movie_ids, params)
     save_model(model, MODEL)
     factors.save()
+    write_csv(HISTORY, history)
     write_json(METRICS, metrics)
 
 
@@ -102,18 +102,18 @@ class Job:
 
 
 def train(
-    parts: Parts, movie_ids: NDArray[np.int32], params: Train, history: Path
-) -> tuple[keras.Model, Factors, dict[str, Any]]:
+    parts: Parts, movie_ids: NDArray[np.int32], params: Train
+) -> tuple[keras.Model, Factors, dict[str, Any], dict[str, NDArray[Any]]]:
     """Train as the parameters say: one model or several, with early stopping or without, once or once more.
 
     Args:
         parts: the split.
         movie_ids: (movies,) the id of each movie index.
         params: the model, its training and the seed.
-        history: a CSV file for the losses and validation metrics of each epoch.
 
     Returns:
-        The trained model to be saved, its factors, and the metrics of the epoch that it is taken from.
+        The trained model to be saved, its factors, the metrics of the epoch that it is taken from, and the losses of
+        every epoch.
 
     Raises:
         UserError: training diverged, or the parameters need a validation part that is not there.
@@ -124,12 +124,12 @@ def train(
         name = "early_stopping.patience" if stopping.patience else "final_fit"
         raise UserError(f"train.{name}: needs a validation part; set split.validation_size above 0")
     job = prepare(parts.train, validation if chosen_by_validation else parts.test, movie_ids, params, params.seed)
-    callbacks: list[keras.callbacks.Callback] = [RoundedCSVLogger(str(history))]
+    callbacks: list[keras.callbacks.Callback] = []
     best = None
     if chosen_by_validation:
         held_out = HeldOut.of(validation, parts.train, stopping.relevance_quantile)
         check_k("train.early_stopping.k", stopping.k, validation.shape[1])
-        callbacks.insert(0, ValidationMetrics(job.factors, held_out, stopping, params.epochs))
+        callbacks.append(ValidationMetrics(job.factors, held_out, stopping, params.epochs))
         if stopping.patience:
             best = keras.callbacks.EarlyStopping(
                 monitor=f"val_{stopping.metric}",
@@ -139,8 +139,10 @@ def train(
             )
             callbacks.append(best)
     logs = fit(job, params, params.epochs, callbacks)
-    epoch = best.best_epoch if best else len(logs["loss"]) - 1
-    metrics = {name: values[epoch - len(logs["loss"])] for name, values in logs.items()}
+    epochs = len(logs["loss"])
+    history = {name: np.array(logs[name]) for name in sorted(logs) if len(logs[name]) == epochs}
+    epoch = best.best_epoch if best else epochs - 1
+    metrics = {name: values[epoch - epochs] for name, values in logs.items()}
     known = parts.train.joined(validation) if params.final_fit else parts.train
     seeds = [(params.seed + SEED_STEP * number) % 2**32 for number in range(params.models)]
     models = [] if params.final_fit else [job.factors()]
@@ -152,7 +154,8 @@ def train(
     factors = Factors.mean(models)
     simple = isinstance(job.model, MatrixFactorization) and params.models == 1
     model = job.model if simple else as_keras(factors)
-    return model, factors, {"epochs": epoch + 1, "weights": model.count_params(), **metrics}
+    metrics = {"epochs": epoch + 1, "weights": model.count_params(), **metrics}
+    return model, factors, metrics, {"epoch": np.arange(epochs), **history}
 
 
 def fit(
@@ -478,20 +481,6 @@ class ValidationMetrics(keras.callbacks.Callback):
             measured = summary(*evaluate(factors, self.held_out, self.stopping.k))
             del measured["users"]
             logs.update({f"val_{name}": value for name, value in measured.items()})
-
-
-class RoundedCSVLogger(keras.callbacks.CSVLogger):
-    """Keras' CSV log with 6 decimals, so that noise in the last bits stays out of Git, and Unix line ends."""
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Write the losses of one epoch."""
-        super().on_epoch_end(epoch, {name: f"{float(value):.{DECIMALS}f}" for name, value in (logs or {}).items()})
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Close the file and replace the line ends that Python's csv module writes."""
-        super().on_train_end(logs)
-        path = Path(self.filename)
-        path.write_bytes(path.read_bytes().replace(b"\r\n", b"\n"))
 
 
 def save_model(model: keras.Model, path: Path) -> None:

@@ -15,6 +15,7 @@ from stages.lib.backend import keras, ops, tf
 from stages.lib.model import MatrixFactorization
 from stages.lib.params import Train, load_params
 from stages.lib.ratings import Ratings
+from stages.lib.storage import write_csv
 from stages.train import Parts, Stacks, export_factors, save_model
 
 USERS, MOVIES, SIZE = 23, 31, 5
@@ -38,7 +39,8 @@ def make_params(**others: Any) -> Train:  # noqa: ANN401 - any parameter
 def fit(train: Ratings, test: Ratings, params: Train, history: Path) -> tuple[MatrixFactorization, dict[str, float]]:
     """Train as the train stage does."""
     parts = Parts(train, make_ratings(0, 0), test)
-    model, _, losses = train_stage.train(parts, np.arange(MOVIES, dtype=np.int32), params, history)
+    model, _, losses, epochs = train_stage.train(parts, np.arange(MOVIES, dtype=np.int32), params)
+    write_csv(history, epochs)
     return model, losses
 
 
