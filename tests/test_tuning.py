@@ -2,6 +2,8 @@
 
 import collections
 import csv
+import functools
+import operator
 import shlex
 from pathlib import Path
 
@@ -31,6 +33,19 @@ def test_presets_are_parameters_of_the_pipeline(name: str, tmp_path: Path) -> No
             for section in sections:
                 place = place[section]
             place[key] = value
+        path = tmp_path / "params.yaml"
+        path.write_text(yaml.safe_dump(params))
+        load_params(path)
+
+
+@pytest.mark.parametrize("order", [PURPOSES, PURPOSES[::-1]])
+def test_a_preset_can_follow_any_other(order: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    for name in order:
+        for dotted, value in preset(name, "ml-1m").items():
+            *sections, key = dotted.split(".")
+            functools.reduce(operator.getitem, sections, params)[key] = value
         path = tmp_path / "params.yaml"
         path.write_text(yaml.safe_dump(params))
         load_params(path)

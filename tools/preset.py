@@ -16,6 +16,17 @@ from tools.experiments import as_settings, data_source
 
 PRESETS: Final = Path("presets.yaml")
 PURPOSES: Final = ("ranking", "rating")
+# What the purpose itself decides, so that a preset means the same after any other run.
+KINDS: Final[dict[str, dict[str, Any]]] = {
+    "ranking": {
+        "train.loss": "softmax",
+        "train.movie_vectors": "free",
+        "train.interaction": "dot",
+        "train.global_mean": False,
+        "train.optimizer": "adam",
+    },
+    "rating": {"train.loss": "mse", "train.interaction": "dot", "train.optimizer": "adam"},
+}
 
 
 def main() -> None:
@@ -54,7 +65,7 @@ def preset(name: str, dataset: str) -> dict[str, Any]:
         chosen: dict[str, Any] = yaml.safe_load(PRESETS.read_text(encoding="utf-8"))[name][dataset]
     except (OSError, KeyError, TypeError):
         raise UserError(f"{PRESETS}: has no {name} for {dataset}; `make tune` makes it") from None
-    return chosen
+    return {**KINDS.get(name, {}), **chosen}
 
 
 if __name__ == "__main__":
