@@ -353,31 +353,24 @@ def damped_biases(ratings: Ratings, mean: float) -> tuple[NDArray[np.float64], N
     return user, movie
 
 
-class Stacks(keras.utils.PyDataset):
-    """The ratings as stacks of batches, all of one shape so that the program is compiled once."""
+class Shuffled(keras.utils.PyDataset):
+    """Stacks of batches of numbered rows, in a new seeded order each epoch."""
 
-    def __init__(self, ratings: Ratings, batch_size: int, seed: int | None) -> None:
-        """Lay out the stacks.
+    def __init__(self, count: int, stacks: int, seed: int | None) -> None:
+        """Draw the first order.
 
         Args:
-            ratings: the ratings.
-            batch_size: ratings in a batch; the last batch holds what is left.
-            seed: of the order of the ratings, a new one each epoch; None keeps the order.
+            count: how many rows there are.
+            stacks: how many stacks make an epoch.
+            seed: of the order; None keeps the order of the rows.
         """
         super().__init__()
-        self.pairs = np.stack([ratings.users, ratings.movies], axis=1)
-        self.values, self.batch_size, self.seed, self.epoch = ratings.values[:, None], batch_size, seed, 0
-        batches = math.ceil(len(self.values) / batch_size)
-        self.stacks = math.ceil(batches * batch_size / max(STACK_ROWS, batch_size))
-        self.steps = math.ceil(batches / self.stacks)
-        self.stacks = math.ceil(batches / self.steps)
+        self.count, self.stacks, self.seed, self.epoch = count, stacks, seed, 0
         self._shuffle()
 
     def _shuffle(self) -> None:
-        count = len(self.values)
-        self.order = (
-            np.arange(count) if self.seed is None else np.random.default_rng([self.seed, self.epoch]).permutation(count)
-        )
+        rows = np.arange(self.count)
+        self.order = rows if self.seed is None else np.random.default_rng([self.seed, self.epoch]).permutation(rows)
 
     def on_epoch_end(self) -> None:
         """Draw the order of the next epoch."""
@@ -388,6 +381,25 @@ class Stacks(keras.utils.PyDataset):
     def num_batches(self) -> int:
         """How many stacks an epoch has."""
         return self.stacks
+
+
+class Stacks(Shuffled):
+    """The ratings as stacks of batches, all of one shape so that the program is compiled once."""
+
+    def __init__(self, ratings: Ratings, batch_size: int, seed: int | None) -> None:
+        """Lay out the stacks.
+
+        Args:
+            ratings: the ratings.
+            batch_size: ratings in a batch; the last batch holds what is left.
+            seed: of the order of the ratings, a new one each epoch; None keeps the order.
+        """
+        self.pairs = np.stack([ratings.users, ratings.movies], axis=1)
+        self.values, self.batch_size = ratings.values[:, None], batch_size
+        batches = math.ceil(len(self.values) / batch_size)
+        stacks = math.ceil(batches * batch_size / max(STACK_ROWS, batch_size))
+        self.steps = math.ceil(batches / stacks)
+        super().__init__(len(self.values), math.ceil(batches / self.steps), seed)
 
     def __getitem__(self, index: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Give one stack: pairs (steps, batch, 2), ratings and weights (steps, batch, 1)."""
@@ -403,7 +415,7 @@ class Stacks(keras.utils.PyDataset):
         return pairs, values, weights
 
 
-class Rows(keras.utils.PyDataset):
+class Rows(Shuffled):
     """Stacks of batches of rows of sparse matrices, made dense for one stack at a time, all of one shape."""
 
     def __init__(self, matrices: "tuple[sp.csr_array, ...]", batch_size: int, seed: int | None) -> None:
@@ -414,30 +426,12 @@ class Rows(keras.utils.PyDataset):
             batch_size: rows in a batch; what is left over in the last is filled with rows of zeros, numbered -1.
             seed: of the order of the rows, a new one each epoch; None keeps the order.
         """
-        super().__init__()
-        self.matrices, self.batch_size, self.seed, self.epoch = matrices, batch_size, seed, 0
+        self.matrices, self.batch_size = matrices, batch_size
         rows, columns = matrices[0].shape
         batches = math.ceil(rows / batch_size)
-        most = max(1, STACK_CELLS // (batch_size * columns))
-        self.stacks = math.ceil(batches / most)
-        self.steps = math.ceil(batches / self.stacks)
-        self._shuffle()
-
-    def _shuffle(self) -> None:
-        count = self.matrices[0].shape[0]
-        self.order = (
-            np.arange(count) if self.seed is None else np.random.default_rng([self.seed, self.epoch]).permutation(count)
-        )
-
-    def on_epoch_end(self) -> None:
-        """Draw the order of the next epoch."""
-        self.epoch += 1
-        self._shuffle()
-
-    @property
-    def num_batches(self) -> int:
-        """How many stacks an epoch has."""
-        return self.stacks
+        stacks = math.ceil(batches / max(1, STACK_CELLS // (batch_size * columns)))
+        self.steps = math.ceil(batches / stacks)
+        super().__init__(rows, math.ceil(batches / self.steps), seed)
 
     def __getitem__(self, index: int) -> tuple[Any, NDArray[np.float32]]:
         """Give one stack: row numbers (steps, batch) int32, alone or with inputs; targets (steps, batch, columns)."""

@@ -1,5 +1,6 @@
 """What the two models that are trained on rows of the rating matrix share: training in stacks of batches."""
 
+import abc
 from typing import Any
 
 from stages.lib.adam import adam_rate, adam_step
@@ -18,9 +19,9 @@ class RowModel(keras.Model):
 
     scale: float  # of the sum of a batch's data loss in the loss that is minimised
 
+    @abc.abstractmethod
     def data_loss(self, targets: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Give the sum of a batch's losses and how many terms it has."""
-        raise NotImplementedError
 
     def compute_loss(
         self,
