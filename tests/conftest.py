@@ -1,12 +1,14 @@
 """Small synthetic archives in the MovieLens layouts, and commands run as a user would run them."""
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,6 +18,7 @@ from stages.lib.releases import RELEASES
 
 REPOSITORY = Path(__file__).parents[1]
 USERS, MOVIES, RATINGS = 60, 80, 1500
+STAGES = ("fetch", "extract", "split", "train", "evaluate", "baselines", "recommend")
 
 
 def sha256(path: Path) -> str:
@@ -65,6 +68,51 @@ def set_params(folder: Path, **values: object) -> None:
     path.write_text(yaml.safe_dump(params))
 
 
+class Repository:
+    """A folder with the code, under Git and DVC."""
+
+    def __init__(self, folder: Path, caches: Path) -> None:
+        """Set up an environment that reads no configuration from outside."""
+        self.folder = folder
+        self.env = {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "DVC_SITE_CACHE_DIR": str(caches),
+            "DVC_GLOBAL_CONFIG_DIR": str(caches),
+            "DVC_SYSTEM_CONFIG_DIR": str(caches),
+            "DVC_NO_ANALYTICS": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_SYSTEM": os.devnull,
+        }
+
+    def attempt(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command; it need not succeed."""
+        return run(self.folder, *command, env=self.env)
+
+    def __call__(self, *command: str) -> str:
+        """Run a command that must succeed and give what it prints."""
+        result = self.attempt(*command)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    def dvc_json(self, *command: str) -> Any:  # noqa: ANN401 - any JSON value
+        """Run a DVC command that prints JSON."""
+        return json.loads(self("dvc", *command, "--json"))
+
+    def commit(self) -> None:
+        """Commit everything."""
+        self("git", "add", "--all")
+        self("git", "commit", "--quiet", "--allow-empty", "--message", "A test's state")
+
+    def metrics(self, name: str) -> dict[str, Any]:
+        """Read one file of metrics."""
+        values: dict[str, Any] = json.loads((self.folder / "metrics" / name).read_text())
+        return values
+
+    def ran(self, output: str) -> list[str]:
+        """Give the stages that a reproduction ran."""
+        return [name for name in STAGES if f"Running stage '{name}'" in output]
+
+
 @pytest.fixture(scope="session")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One small archive for each release's layout."""
@@ -96,7 +144,7 @@ def copy_project(folder: Path, archive: Path, dataset: str = "ml-1m") -> Path:
 def trained(tmp_path_factory: pytest.TempPathFactory, archives: dict[str, Path]) -> Path:
     """A copy of the code where every stage has run; tests that change it work on a copy of their own."""
     folder = copy_project(tmp_path_factory.mktemp("trained") / "project", archives["ml-1m"])
-    for name in ("fetch", "extract", "split", "train", "evaluate", "baselines", "recommend"):
+    for name in STAGES:
         result = stage(folder, name)
         assert result.returncode == 0, result.stderr
     return folder
@@ -106,3 +154,40 @@ def trained(tmp_path_factory: pytest.TempPathFactory, archives: dict[str, Path])
 def finished(trained: Path, tmp_path: Path) -> Path:
     """A copy of `trained` that a test may change."""
     return Path(shutil.copytree(trained, tmp_path / "finished"))
+
+
+@pytest.fixture(scope="session")
+def started(tmp_path_factory: pytest.TempPathFactory, archives: dict[str, Path]) -> tuple[Repository, str]:
+    """A repository after its first `dvc repro`, everything committed; and what that printed."""
+    folder = copy_project(tmp_path_factory.mktemp("pipeline") / "project", archives["ml-1m"])
+    for path in ("tolerances.yaml", ".dvc/config", ".dvc/.gitignore", *map(str, ignore_files())):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / path, folder / path)
+    set_params(folder, train__epochs=2)
+    repository = Repository(folder, tmp_path_factory.mktemp("caches"))
+    repository("git", "init", "--quiet")
+    repository("git", "config", "user.name", "Tester")
+    repository("git", "config", "user.email", "tester@example.org")
+    repository.commit()
+    output = repository("dvc", "repro")
+    changed = {line[3:] for line in repository("git", "status", "--porcelain").splitlines()}
+    assert changed == {"dvc.lock", "metrics/"}
+    repository.commit()
+    return repository, output
+
+
+def ignore_files() -> list[Path]:
+    """Give the .gitignore files that DVC keeps beside its outputs."""
+    folders = ("data", "data/raw", "data/interim", "data/processed", "models")
+    return [Path(folder, ".gitignore") for folder in folders]
+
+
+@pytest.fixture
+def repository(started: tuple[Repository, str]) -> Repository:
+    """The same repository, brought back to the committed state."""
+    repository = started[0]
+    if repository("git", "status", "--porcelain"):
+        repository("git", "reset", "--quiet", "--hard")
+        repository("git", "clean", "--quiet", "--force", "-d")
+        repository("dvc", "checkout", "--quiet")
+    return repository

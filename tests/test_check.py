@@ -6,21 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import set_params
-from tests.test_pipeline import Repository, repository, started  # noqa: F401 - fixtures
+from tests.conftest import Repository, set_params
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def scratch(repository: Repository) -> Iterator[Repository]:  # noqa: F811 - the fixture
+def scratch(repository: Repository) -> Iterator[Repository]:
     """The repository; commits made by a test are taken back."""
     head = repository("git", "rev-parse", "HEAD").strip()
     yield repository
     repository("git", "reset", "--quiet", "--hard", head)
 
 
-def check(repository: Repository) -> tuple[int, str, str]:  # noqa: F811 - not the fixture
+def check(repository: Repository) -> tuple[int, str, str]:
     result = repository.attempt(sys.executable, "-m", "tools.check")
     return result.returncode, result.stdout, result.stderr
 

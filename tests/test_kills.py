@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.test_pipeline import Repository, started  # noqa: F401 - a fixture
+from tests.conftest import Repository
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ def temporary(folder: Path) -> list[str]:
 
 
 def test_killed_at_random_moments_it_comes_to_the_same_end(
-    started: tuple[Repository, str],  # noqa: F811 - the fixture
+    started: tuple[Repository, str],
 ) -> None:
     repository, _ = started
     start = time.perf_counter()

@@ -1,21 +1,69 @@
 """What was computed once is pushed to a remote and pulled by a fresh clone, which then has nothing to do."""
 
 import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import files
-from tests.test_pipeline import Repository, repository, started  # noqa: F401 - fixtures
+from tests.conftest import Repository, files
 
 pytestmark = pytest.mark.slow
 OUTPUTS = ("data", "models")
+REGION = "us-east-1"
 
 
-@pytest.fixture
-def pushed(repository: Repository, tmp_path: Path) -> Repository:  # noqa: F811 - the fixture
-    """The repository after a push to a folder."""
-    repository("dvc", "remote", "add", "--force", "--default", "store", str(tmp_path / "store"))
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server that speaks S3, with a bucket named store."""
+    boto3 = pytest.importorskip("boto3", reason="needs the packages of `make test-slow`")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
+    with (tmp_path_factory.mktemp("s3") / "log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(address, timeout=5).close()
+                break
+            except OSError:
+                assert server.poll() is None, Path(log.name).read_text()
+                time.sleep(0.1)
+        client = boto3.client(
+            "s3",
+            endpoint_url=address,
+            region_name=REGION,
+            aws_access_key_id="key",
+            aws_secret_access_key="secret",  # noqa: S106 - of no account
+        )
+        client.create_bucket(Bucket="store")
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def pushed(request: pytest.FixtureRequest, repository: Repository, tmp_path: Path) -> Repository:
+    """The repository after a push to a folder or to S3."""
+    if request.param == "s3":
+        address = request.getfixturevalue("s3")
+        place = f"s3://store/{tmp_path.name}"
+        repository("dvc", "remote", "add", "--force", "--default", "store", place)
+        repository("dvc", "remote", "modify", "store", "endpointurl", address)
+        repository("dvc", "remote", "modify", "store", "region", REGION)
+        for name, value in (("access_key_id", "key"), ("secret_access_key", "secret")):
+            repository("dvc", "remote", "modify", "store", name, value)
+    else:
+        repository("dvc", "remote", "add", "--force", "--default", "store", str(tmp_path / "store"))
     repository("dvc", "push")
     return repository
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.test_pipeline import Repository, repository, started  # noqa: F401 - fixtures
+from tests.conftest import Repository
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ def processes_of(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
-def test_a_grid_of_four_is_run_and_sorted(jobs: str, repository: Repository) -> None:  # noqa: F811 - the fixture
+def test_a_grid_of_four_is_run_and_sorted(jobs: str, repository: Repository) -> None:
     settings = ["train.embedding_size=3,4", "train.learning_rate=5e-4,1e-3"]
     output = repository(sys.executable, "-m", "tools.sweep", *settings, "--jobs", jobs)
     assert "4 experiments, by map" in output
@@ -42,7 +42,7 @@ def test_a_grid_of_four_is_run_and_sorted(jobs: str, repository: Repository) -> 
         repository("dvc", "exp", "remove", row[0])
 
 
-def test_a_sweep_over_k_trains_nothing(repository: Repository) -> None:  # noqa: F811 - the fixture
+def test_a_sweep_over_k_trains_nothing(repository: Repository) -> None:
     result = repository.attempt(sys.executable, "-m", "tools.sweep", "evaluate.k=3,5", "--sort", "recall")
     assert result.returncode == 0, result.stderr
     assert "2 experiments, by recall" in result.stdout
@@ -50,7 +50,7 @@ def test_a_sweep_over_k_trains_nothing(repository: Repository) -> None:  # noqa:
 
 
 @pytest.mark.parametrize("settings", [["train.epochs"], ["=3"], ["train.epochs=1", "--jobs", "0"]])
-def test_wrong_settings_are_refused(settings: list[str], repository: Repository) -> None:  # noqa: F811 - the fixture
+def test_wrong_settings_are_refused(settings: list[str], repository: Repository) -> None:
     result = repository.attempt(sys.executable, "-m", "tools.sweep", *settings)
     assert result.returncode == 1
     assert result.stderr.startswith(("error: SET: ", "error: JOBS: "))
