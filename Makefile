@@ -55,9 +55,11 @@ sweep: $(ENV)  ## SET="train.epochs=5,10 train.l2=1e-6,1e-5" [JOBS=1 SORT=map]: 
 
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock" --quiet
+# The largest set goes first and binds the others, so that all three fit into one environment.
 lock: $(ENV)  ## pin every dependency that pyproject.toml asks for, with hashes
-	$(RUN) $(LOCK) --extra dev --upgrade --output-file requirements.lock
-	$(RUN) $(LOCK) --extra dev --extra bench --constraints requirements.lock --upgrade --output-file requirements-bench.lock
+	$(RUN) $(LOCK) --extra dev --extra explore --extra browser --extra remotes --upgrade --output-file requirements-explore.lock
+	$(RUN) $(LOCK) --extra dev --constraints requirements-explore.lock --upgrade --output-file requirements.lock
+	$(RUN) $(LOCK) --extra dev --extra bench --constraints requirements-explore.lock --upgrade --output-file requirements-bench.lock
 
 $(ENV): requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else "error: %s is Python %d.%d; 3.11 to 3.13 is needed: make PYTHON=/path/to/python3.11" % (sys.executable, v[0], v[1]))'
@@ -67,4 +69,8 @@ $(ENV): requirements.lock
 
 $(VENV)/.installed-bench: requirements-bench.lock $(ENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-bench.lock
+	@touch $@
+
+$(VENV)/.installed-explore: requirements-explore.lock $(ENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-explore.lock
 	@touch $@
