@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from stages.lib.errors import run
 from stages.lib.heldout import HeldOut, check_k, summary
-from stages.lib.metrics import rating_errors
+from stages.lib.metrics import RankingMetrics, at_k, rating_errors
 from stages.lib.params import Baselines, load_params
 from stages.lib.ratings import TRAIN, VALIDATION, Ratings
-from stages.lib.storage import write_json
+from stages.lib.storage import write_csv, write_json
 from stages.lib.topk import top_k
 
 METRICS = Path("metrics/baselines.json")
+AT_K = Path("metrics/baselines_at_k.csv")
 GRAM_ROWS = 1024  # rows of EASE's matrix that are held as a sparse product at a time
 
 
@@ -27,10 +28,23 @@ def main() -> None:
     k = params.evaluate.k
     held_out = HeldOut.read(params.evaluate.relevance_quantile)
     check_k("params.yaml: evaluate.k", k, held_out.ratings.shape[1])
-    write_json(METRICS, measure(Ratings.read(TRAIN, VALIDATION), held_out, k, params.baselines))
+    results = measure(Ratings.read(TRAIN, VALIDATION), held_out, k, params.baselines)
+    write_json(METRICS, {name: summary(*result) for name, result in results.items()})
+    write_csv(AT_K, curves({name: ranking for name, (ranking, _) in results.items()}))
 
 
-def measure(train: Ratings, held_out: HeldOut, k: int, params: Baselines) -> dict[str, dict[str, Any]]:
+def curves(rankings: dict[str, RankingMetrics]) -> dict[str, NDArray[Any]]:
+    """Give columns with one row for every k: ``k``, then ``popularity_precision`` and so on."""
+    columns: dict[str, NDArray[Any]] = {}
+    for name, ranking in rankings.items():
+        for key, values in at_k(ranking).items():
+            columns["k" if key == "k" else f"{name}_{key}"] = values
+    return columns
+
+
+def measure(
+    train: Ratings, held_out: HeldOut, k: int, params: Baselines
+) -> dict[str, tuple[RankingMetrics, dict[str, float] | None]]:
     """Measure popularity, item mean and EASE on the held-out ratings.
 
     Args:
@@ -40,8 +54,8 @@ def measure(train: Ratings, held_out: HeldOut, k: int, params: Baselines) -> dic
         params: damping, regularization and limits.
 
     Returns:
-        The same metrics as for the model, one mapping a baseline. Only the item mean predicts ratings. EASE is left
-        out, with a message on stderr, where the catalogue is larger than ``ease_max_movies``.
+        For each baseline its ranking metrics and, for the item mean, which alone predicts ratings, its rating errors.
+        EASE is left out, with a message on stderr, where the catalogue is larger than ``ease_max_movies``.
     """
 
     def ranking(scores: NDArray[np.float64]) -> NDArray[np.int32]:
@@ -50,9 +64,9 @@ def measure(train: Ratings, held_out: HeldOut, k: int, params: Baselines) -> dic
 
     means = item_means(train, params.item_mean_damping)
     errors = rating_errors(means[held_out.ratings.movies], held_out.ratings.values)
-    results = {
-        "popularity": summary(held_out.measure(ranking(popularity(train))), None),
-        "item_mean": summary(held_out.measure(ranking(means)), errors),
+    results: dict[str, tuple[RankingMetrics, dict[str, float] | None]] = {
+        "popularity": (held_out.measure(ranking(popularity(train))), None),
+        "item_mean": (held_out.measure(ranking(means)), errors),
     }
     if train.shape[1] > params.ease_max_movies:
         print(
@@ -64,7 +78,7 @@ def measure(train: Ratings, held_out: HeldOut, k: int, params: Baselines) -> dic
     interactions = positives(train, params.ease_min_rating)
     weights = ease_weights(interactions, params.ease_lambda)
     lists, _ = top_k(held_out.users, held_out.seen, k, lambda users, _: ease_scores(interactions[users], weights))
-    return {**results, "ease": summary(held_out.measure(lists), None)}
+    return {**results, "ease": (held_out.measure(lists), None)}
 
 
 def popularity(train: Ratings) -> NDArray[np.float64]:

@@ -1,15 +1,11 @@
 """Measure the trained factors on the test ratings: top-K ranking over the whole catalogue, and rating errors."""
 
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from stages.lib.errors import run
 from stages.lib.factors import Factors
 from stages.lib.heldout import HeldOut, check_k, evaluate, summary
-from stages.lib.metrics import RankingMetrics
+from stages.lib.metrics import at_k
 from stages.lib.params import load_params
 from stages.lib.storage import write_csv, write_json
 
@@ -27,12 +23,6 @@ def main() -> None:
     ranking, errors = evaluate(factors, held_out, params.k)
     write_json(METRICS, summary(ranking, errors))
     write_csv(AT_K, at_k(ranking))
-
-
-def at_k(ranking: RankingMetrics) -> dict[str, NDArray[Any]]:
-    """Give precision, recall, MAP and NDCG as columns with one row for every k."""
-    columns = {name: getattr(ranking, name) for name in ("precision", "recall", "map", "ndcg")}
-    return {"k": np.arange(1, len(ranking.precision) + 1), **columns}
 
 
 if __name__ == "__main__":

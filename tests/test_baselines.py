@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from stages.baselines import ease_scores, ease_weights, item_means, measure, popularity, positives
 from stages.lib.heldout import HeldOut
-from stages.lib.metrics import relevant_rows
+from stages.lib.metrics import CURVES, relevant_rows
 from stages.lib.params import Baselines
 from stages.lib.ratings import Ratings
-from stages.lib.storage import read_json, read_table
+from stages.lib.storage import read_csv, read_json, read_table
 from tests import reference
 from tests.conftest import refused, set_params, stage
 
@@ -113,6 +113,9 @@ def test_the_stage_writes_what_the_slow_reference_finds(trained: Path) -> None:
     relevant = reference.relevant_movies(test, 0.85)
     written = read_json(trained / "metrics/baselines.json")
     assert set(written) == {"popularity", "item_mean", "ease"}
+    curves = read_csv(trained / "metrics/baselines_at_k.csv")
+    assert curves["k"].tolist() == list(range(1, K + 1))
+    assert len(curves) == 1 + len(CURVES) * len(written)
     for name, scores in (
         ("popularity", np.tile(counts, (users, 1))),
         ("item_mean", np.tile(means, (users, 1))),
@@ -129,6 +132,10 @@ def test_the_stage_writes_what_the_slow_reference_finds(trained: Path) -> None:
         found = {key: value for key, value in written[name].items() if key not in ("users", "rmse", "mae")}
         assert found == pytest.approx(expected, abs=6e-7, rel=0), name
         assert written[name]["users"] == len(relevant)
+        for k in range(1, K + 1):
+            expected = reference.measure(ranked, relevant, movies, k)
+            at_k = {key: curves[f"{name}_{key}"][k - 1] for key in CURVES}
+            assert at_k == pytest.approx({key: expected[key] for key in CURVES}, abs=6e-7, rel=0), (name, k)
     errors = means[test["movie"]] - test["rating"].to_numpy(np.float64)
     assert written["item_mean"]["rmse"] == pytest.approx(np.sqrt((errors**2).mean()), abs=6e-7)
     assert written["item_mean"]["mae"] == pytest.approx(np.abs(errors).mean(), abs=6e-7)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from stages.evaluate import at_k, evaluate
+from stages.evaluate import evaluate
 from stages.lib.factors import Factors
 from stages.lib.heldout import HeldOut, summary
-from stages.lib.metrics import ranking_metrics, rating_errors, relevant_rows
+from stages.lib.metrics import at_k, ranking_metrics, rating_errors, relevant_rows
 from stages.lib.ratings import Ratings
 from stages.lib.storage import read_json, read_table
 from tests import reference

@@ -1,9 +1,14 @@
 """Rating and ranking metrics over arrays, as the field defines them."""
 
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+COLUMNS: Final = ("precision", "recall", "map", "ndcg", "mrr", "hit_rate", "coverage", "rmse", "mae")
+LOWER_IS_BETTER: Final = ("rmse", "mae")
+CURVES: Final = ("precision", "recall", "map", "ndcg")  # the metrics that are written for every list length
 
 
 def relevant_rows(users: NDArray[np.int32], ratings: NDArray[np.float32], quantile: float) -> NDArray[np.bool_]:
@@ -96,6 +101,12 @@ def ranking_metrics(
         average_precision=average_precision[:, -1],
         user_recall=recall[:, -1],
     )
+
+
+def at_k(ranking: RankingMetrics) -> dict[str, NDArray[Any]]:
+    """Give precision, recall, MAP and NDCG as columns with one row for every k."""
+    columns = {name: getattr(ranking, name) for name in CURVES}
+    return {"k": np.arange(1, len(ranking.precision) + 1), **columns}
 
 
 def rating_errors(predicted: NDArray[np.float64], ratings: NDArray[np.float32]) -> dict[str, float]:

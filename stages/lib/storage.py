@@ -60,7 +60,16 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     Raises:
         UserError: a number is infinite or not a number.
     """
-    text = json.dumps(_rounded(values, path.name), indent=2, sort_keys=True, allow_nan=False) + "\n"
+    write_text(path, json.dumps(_rounded(values, path.name), indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8 with Unix line ends.
+
+    Args:
+        path: the file to write.
+        text: its content.
+    """
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
@@ -104,6 +113,26 @@ def write_csv(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
             writer.writerow(
                 [f"{value:.{DECIMALS}f}" if isinstance(value, (float, np.floating)) else value for value in row]
             )
+
+
+def read_csv(path: Path) -> dict[str, NDArray[np.float64]]:
+    """Read columns of numbers.
+
+    Args:
+        path: a file that `write_csv` wrote.
+
+    Returns:
+        One (rows,) float64 array a column, by the name in the first line; NaN where a cell is empty.
+
+    Raises:
+        UserError: the file is missing, or a cell is not a number.
+    """
+    with _reading(path), path.open(encoding="utf-8", newline="") as file:
+        reader = csv.reader(file)
+        names = next(reader, [])
+        rows = [[float(cell) if cell else math.nan for cell in row] for row in reader]
+        table = np.array(rows, dtype=np.float64).reshape(len(rows), len(names))
+        return dict(zip(names, table.T, strict=True))
 
 
 def write_table(path: Path, table: pa.Table) -> None:
