@@ -4,17 +4,20 @@ VENV ?= .venv
 ENV := $(VENV)/.installed
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 
-.PHONY: repro test test-slow lint check lock notebook recommend bench ranking rating tune comparison compare sweep
+.PHONY: repro report test test-slow lint check lock notebook recommend bench ranking rating tune comparison compare sweep
 
-repro: $(ENV)  ## fetch, extract, split, train, evaluate and recommend, then print the results
+repro: $(ENV)  ## fetch, extract, split, train, evaluate, recommend and report, then print the results
 	$(RUN) dvc repro
 	@$(RUN) python -m tools.results
+
+report: $(ENV)  ## the page about the data, the model and its recommendations: reports/index.html
+	$(RUN) dvc repro report
 
 test: $(ENV)  ## run the tests
 	$(RUN) python -m pytest
 
-test-slow: $(ENV)  ## run the tests that take minutes: perturbations, kills, sweeps
-	$(RUN) python -m pytest -m slow
+test-slow: $(VENV)/.installed-explore  ## run the tests that take minutes: perturbations, kills, sweeps, remotes
+	$(RUN) python -m pytest -m slow --numprocesses 2 --dist loadfile
 
 lint: $(ENV)  ## check style and types
 	$(RUN) ruff check .

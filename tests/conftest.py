@@ -18,7 +18,7 @@ from stages.lib.releases import RELEASES
 
 REPOSITORY = Path(__file__).parents[1]
 USERS, MOVIES, RATINGS = 60, 80, 1500
-STAGES = ("fetch", "extract", "split", "train", "evaluate", "baselines", "recommend")
+STAGES = ("fetch", "extract", "split", "train", "evaluate", "baselines", "recommend", "report")
 
 
 def sha256(path: Path) -> str:
@@ -178,7 +178,7 @@ def started(tmp_path_factory: pytest.TempPathFactory, archives: dict[str, Path])
 
 def ignore_files() -> list[Path]:
     """Give the .gitignore files that DVC keeps beside its outputs."""
-    folders = ("data", "data/raw", "data/interim", "data/processed", "models")
+    folders = ("data", "data/raw", "data/interim", "data/processed", "models", "reports")
     return [Path(folder, ".gitignore") for folder in folders]
 
 

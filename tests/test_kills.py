@@ -19,7 +19,7 @@ KILLS = 30
 
 def temporary(folder: Path) -> list[str]:
     """List what should have been renamed or removed."""
-    outputs = [path for name in ("data", "models", "metrics") for path in (folder / name).rglob("*")]
+    outputs = [path for name in ("data", "models", "metrics", "reports") for path in (folder / name).rglob("*")]
     return [str(path) for path in outputs if ".tmp" in path.name or path.name.startswith("tmp")]
 
 

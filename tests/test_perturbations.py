@@ -13,7 +13,7 @@ from tests.conftest import files, run, set_params
 
 pytestmark = pytest.mark.slow
 
-STAGES = ("split", "train", "evaluate", "baselines", "recommend")
+STAGES = ("split", "train", "evaluate", "baselines", "recommend", "report")
 KINDS: dict[str, dict[str, object]] = {
     "ratings": {},
     "ranking": {"train__loss": "softmax", "train__embedding_size": 64, "train__schedule": "cosine"},
@@ -52,12 +52,16 @@ for kind in ("ranking", "encoded"):
 
 def reproduce(folder: Path, env: dict[str, str], *prefix: str) -> dict[str, str]:
     """Remove what the stages write, run them, and give the checksums of everything."""
-    for name in ("data/processed", "models", "metrics"):
+    for name in ("data/processed", "models", "metrics", "reports"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in STAGES:
         result = run(folder, *prefix, sys.executable, "-m", f"stages.{name}", env=env)
         assert result.returncode == 0, result.stderr
-    return {path: digest for path, digest in files(folder).items() if path.startswith(("data", "models", "metrics"))}
+    return {
+        path: digest
+        for path, digest in files(folder).items()
+        if path.startswith(("data", "models", "metrics", "reports"))
+    }
 
 
 @pytest.fixture(scope="module")

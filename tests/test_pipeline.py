@@ -11,7 +11,15 @@ import yaml
 
 from tests.conftest import REPOSITORY, STAGES, Repository, files, set_params
 
-METRICS = ("at_k.csv", "baselines.json", "evaluate.json", "history.csv", "split.json", "train.json")
+METRICS = (
+    "at_k.csv",
+    "baselines.json",
+    "baselines_at_k.csv",
+    "evaluate.json",
+    "history.csv",
+    "split.json",
+    "train.json",
+)
 
 
 def test_the_first_reproduction_runs_every_stage(started: tuple[Repository, str]) -> None:
@@ -32,7 +40,7 @@ def test_a_second_reproduction_changes_nothing(repository: Repository) -> None:
 def test_an_experiment_changes_metrics_and_the_diffs_show_it(repository: Repository) -> None:
     before = repository.metrics("train.json"), repository.metrics("evaluate.json")
     output = repository("dvc", "exp", "run", "-S", "train.learning_rate=5e-5")
-    assert repository.ran(output) == ["train", "evaluate", "recommend"]
+    assert repository.ran(output) == ["train", "evaluate", "recommend", "report"]
     after = repository.metrics("train.json"), repository.metrics("evaluate.json")
     assert after[0]["loss"] > before[0]["loss"]
     assert after[1]["rmse"] > before[1]["rmse"]
@@ -71,13 +79,15 @@ def test_plots_are_shown_from_columns_of_the_files(repository: Repository) -> No
     page = (repository.folder / "shown/index.html").read_text()
     assert "Loss by epoch" in page
     assert "Ranking by list length" in page
+    assert "MAP by list length, beside the baselines" in page
+    assert "ease_map" in page
 
 
 def test_an_experiment_elsewhere_leaves_the_workspace_alone(repository: Repository) -> None:
-    watched = ("data", "models", "metrics")
+    watched = ("data", "models", "metrics", "reports")
     before = [files(repository.folder / name) for name in watched]
     output = repository("dvc", "exp", "run", "--temp", "--name", "elsewhere", "-S", "recommend.k=3")
-    assert repository.ran(output) == ["recommend"]
+    assert repository.ran(output) == ["recommend", "report"]
     assert [files(repository.folder / name) for name in watched] == before
     assert repository("git", "status", "--porcelain") == ""
     assert "elsewhere" in repository("dvc", "exp", "list", "--name-only").split()
@@ -88,7 +98,7 @@ def test_an_experiment_elsewhere_leaves_the_workspace_alone(repository: Reposito
 def test_another_k_to_evaluate_retrains_nothing(repository: Repository) -> None:
     before = files(repository.folder / "models")
     set_params(repository.folder, evaluate__k=7)
-    assert repository.ran(repository("dvc", "repro")) == ["evaluate", "baselines"]
+    assert repository.ran(repository("dvc", "repro")) == ["evaluate", "baselines", "report"]
     assert files(repository.folder / "models") == before
     assert len((repository.folder / "metrics/at_k.csv").read_text().splitlines()) == 1 + 7
 
@@ -127,7 +137,7 @@ def test_a_preset_is_one_experiment_that_leaves_its_results_in_the_workspace(
     output = repository(sys.executable, "-m", "tools.preset", purpose, *archive)
     command = output.splitlines()[0]
     assert command.startswith("dvc exp run -S 'data.dataset=\"ml-1m\"' -S ")
-    assert repository.ran(output) == ["train", "evaluate", "recommend"]
+    assert repository.ran(output) == ["train", "evaluate", "recommend", "report"]
     params = yaml.safe_load((repository.folder / "params.yaml").read_text())
     for name, value in PRESETS[purpose]["ml-1m"].items():
         found = params

@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import Repository, files
 
 pytestmark = pytest.mark.slow
-OUTPUTS = ("data", "models")
+OUTPUTS = ("data", "models", "reports")
 REGION = "us-east-1"
 
 
@@ -92,7 +92,7 @@ def test_only_what_is_needed_is_fetched(pushed: Repository, tmp_path: Path) -> N
     assert fresh.ran(output) == []
     assert not (fresh.folder / "data/raw/archive.zip").exists()
     output = fresh("dvc", "exp", "run", "--pull", "--allow-missing", "-S", "recommend.k=3")
-    assert fresh.ran(output) == ["recommend"]
+    assert fresh.ran(output) == ["recommend", "report"]
     assert (fresh.folder / "models/factors.npz").exists()
     assert not (fresh.folder / "data/raw/archive.zip").exists()
     assert not (fresh.folder / "data/interim/ratings.parquet").exists()

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from stages.lib.errors import UserError, run
+from stages.lib.metrics import LOWER_IS_BETTER
 
 METRICS = ("map", "precision", "recall", "ndcg", "rmse")
-LOWER_IS_BETTER = ("rmse", "mae")
 
 
 def main() -> None:
