@@ -1,6 +1,7 @@
 """Write a page that shows the data, what the model learned, how it compares and what it recommends."""
 
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -394,13 +395,21 @@ def finish(
             ET.SubElement(point, f"{{{SVG}}}title").text = word
     for metadata in root.findall(f"{{{SVG}}}metadata"):
         root.remove(metadata)
+    names: dict[str, str] = {}
+
+    def renamed(reference: re.Match[str]) -> str:
+        return "#" + names.setdefault(reference[1], f"{name}-{len(names)}")
+
+    for element in root.iter():
+        for key, value in element.attrib.items():
+            if key != "id":
+                # Six decimals, which matplotlib writes, can show the last bits of a matrix product; two cannot.
+                rounded = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", value)
+                element.set(key, re.sub(r"#([^)\s]+)", renamed, rounded))
     for element in root.iter():
         identity = element.attrib.pop("id", None)
-        if identity and (f"#{identity})" in drawn or f'"#{identity}"' in drawn):
-            element.set("id", f"{name}-{identity}")
-        for key in ("clip-path", f"{{{XLINK}}}href"):
-            if key in element.attrib:
-                element.set(key, element.attrib[key].replace("#", f"#{name}-"))
+        if identity in names:
+            element.set("id", names[identity])
     for key in ("width", "height"):
         del root.attrib[key]
     root.attrib |= {"role": "img", "aria-labelledby": f"{name}-title {name}-text"}

@@ -1,5 +1,6 @@
 """Files are replaced whole or not at all, the same content gives the same bytes, and damage is told in one line."""
 
+import errno
 import json
 import os
 import pickle
@@ -44,13 +45,22 @@ def plain(values: Any) -> Any:  # noqa: ANN401 - what any reader gives
     return {name: array.tolist() for name, array in values.items()} if isinstance(values, dict) else values.to_pylist()
 
 
-def test_atomic_makes_the_folder_and_puts_the_whole_file_in_place(tmp_path: Path) -> None:
+@pytest.fixture(autouse=True, params=["unnamed", "named"])
+def temporary_files(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where the system has files without a name, and where it has none."""
+    if request.param == "named":
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    elif not hasattr(os, "O_TMPFILE"):
+        pytest.skip("the system has no files without a name")
+    return str(request.param)
+
+
+def test_atomic_makes_the_folder_and_puts_the_whole_file_in_place(tmp_path: Path, temporary_files: str) -> None:
     path = tmp_path / "a" / "b" / "file.txt"
     with atomic(path) as temporary:
-        assert temporary.parent == path.parent  # a rename is atomic within one file system only
-        assert temporary.suffix == path.suffix
         temporary.write_text("whole")
-        assert not path.exists()
+        assert temporary.stat().st_dev == path.parent.stat().st_dev  # a rename is atomic within one file system only
+        assert len(list(path.parent.iterdir())) == (temporary_files == "named")
     assert path.read_text() == "whole"
     assert list(path.parent.iterdir()) == [path]
 
@@ -66,10 +76,7 @@ def test_atomic_replaces_a_longer_file_whole(tmp_path: Path) -> None:
 
 def test_atomic_replaces_what_a_killed_run_left(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
-    with atomic(path) as temporary:
-        name = temporary.name
-        temporary.write_text("first")
-    (tmp_path / name).write_text("leftover of a killed run")
+    (tmp_path / ".file.tmp.txt").write_text("leftover of a killed run")
     WRITERS["json"](path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
     assert json.loads(path.read_text()) == {"a": 1.5}
@@ -86,6 +93,26 @@ def test_atomic_leaves_the_old_file_and_nothing_else_when_the_block_fails(
         temporary.write_text("half")
         raise kind("by the test")
     assert files(tmp_path) == before
+
+
+def test_a_file_has_the_permissions_that_any_new_file_has(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    WRITERS["json"](tmp_path / "file.json")
+    assert (tmp_path / "file.json").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_file_system_without_unnamed_files_gets_named_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain_open = os.open
+
+    def unsupported(path: Path, flags: int, *arguments: int) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        return plain_open(path, flags, *arguments)
+
+    if hasattr(os, "O_TMPFILE"):
+        monkeypatch.setattr(os, "open", unsupported)
+    WRITERS["json"](tmp_path / "file.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["file.json"]
 
 
 def test_atomic_leaves_nothing_when_the_block_fails_on_a_new_file(tmp_path: Path) -> None:

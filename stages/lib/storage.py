@@ -1,6 +1,7 @@
 """Atomic, byte-stable writers and checked readers for everything that passes between stages."""
 
 import csv
+import errno
 import json
 import math
 import os
@@ -23,31 +24,53 @@ CURE = "run `dvc repro` to make it again, or `dvc checkout` to restore it"
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the same folder that becomes `path`, whole and on disk, when the block succeeds.
+    """Give a path to write to that becomes `path`, whole and on disk, when the block succeeds.
+
+    Where the system can, on Linux, that is a file in the same folder without a name, of which nothing is left when
+    the process is killed; elsewhere one with a name of its own.
 
     Args:
         path: the file to write; its folder is made when missing.
 
     Yields:
-        The temporary path to write to. It is removed when the block fails.
+        The path to write to. What was written there is gone when the block fails.
 
     Raises:
         UserError: the folder or the file cannot be written.
     """
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    named = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        unnamed = _open_unnamed(path.parent)
+        temporary = named if unnamed is None else Path(f"/proc/self/fd/{unnamed}")
         try:
             yield temporary
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            if unnamed is not None:
+                named.unlink(missing_ok=True)
+                os.link(temporary, named, src_dir_fd=unnamed)  # with src_dir_fd alone it follows /proc's link
+            named.replace(path)
         finally:
-            temporary.unlink(missing_ok=True)
+            named.unlink(missing_ok=True)
+            if unnamed is not None:
+                os.close(unnamed)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written: {error.strerror or error}; make room or give access, then retry"
         ) from error
+
+
+def _open_unnamed(folder: Path) -> int | None:
+    """Open a new file without a name; None where the system or the file system has no such thing."""
+    if not hasattr(os, "O_TMPFILE"):
+        return None
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            return None
+        raise
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
