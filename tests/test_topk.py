@@ -212,3 +212,18 @@ def test_an_error_while_scoring_is_raised() -> None:
     failing: Callable[..., NDArray[np.float64]] = broken
     with pytest.raises(ZeroDivisionError):
         top_k(np.arange(3, dtype=np.int32), sp.csr_array((3, 5)), 4, failing)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_shown_on_a_terminal_and_nowhere_else(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    factors, seen = near_ties(3), sp.csr_array((12, 60), dtype=np.float32)
+    expected = factors.top_k(np.arange(12, dtype=np.int32), seen, 5)
+    monkeypatch.setattr(topk, "BLOCK_BYTES", 1)  # a user at a time
+    monkeypatch.setattr(topk, "PATIENCE", 0)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    found = factors.top_k(np.arange(12, dtype=np.int32), seen, 5)
+    for part, other in zip(expected, found, strict=True):
+        assert_array_equal(part, other)
+    assert ("top-K lists: " in capsys.readouterr().err) is terminal

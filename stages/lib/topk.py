@@ -1,7 +1,8 @@
 """Exact top-K lists over the whole catalogue, leaving out what a user has seen."""
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,13 @@ from threadpoolctl import threadpool_limits
 if TYPE_CHECKING:  # train does without SciPy, which is slow to import
     import scipy.sparse as sp
 
+PATIENCE = 3  # seconds until progress is shown
 BLOCK_BYTES = 2**24  # of scores held at a time by one thread: about what the processor's cache holds
 
 Users = NDArray[np.int32]
 Movies = NDArray[np.int32]
 Scores = NDArray[np.floating]
+Block = tuple[Movies, NDArray[np.float64]]
 
 
 def top_k(
@@ -47,7 +50,7 @@ def top_k(
     """
     count = seen.shape[1]
 
-    def block(start: int) -> tuple[Movies, NDArray[np.float64]]:
+    def block(start: int) -> Block:
         batch = users[start : start + size]
         rows, columns = _entries(seen, batch)
         mask = np.zeros((len(batch), count), dtype=bool)
@@ -71,11 +74,22 @@ def top_k(
         return movies, ranked
 
     size = max(1, BLOCK_BYTES // (8 * count))
+    starts = range(0, len(users), size)
     with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as threads:
-        blocks = list(threads.map(block, range(0, len(users), size)))
+        blocks = list(_with_progress(threads.map(block, starts), len(starts)))
     if not blocks:
         return np.empty((0, k), dtype=np.int32), np.empty((0, k))
     return np.concatenate([movies for movies, _ in blocks]), np.concatenate([ranked for _, ranked in blocks])
+
+
+def _with_progress(blocks: Iterator[Block], count: int) -> Iterable[Block]:
+    """Show how far the work is and how long it will take, where somebody watches it for longer than a few seconds."""
+    if not sys.stderr.isatty():
+        return blocks
+    from tqdm import tqdm  # slow to import
+
+    shown: Iterable[Block] = tqdm(blocks, total=count, desc="top-K lists", unit="block", delay=PATIENCE, leave=False)
+    return shown
 
 
 def _entries(matrix: "sp.csr_array", rows: Users) -> tuple[NDArray[np.int64], Movies]:
