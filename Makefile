@@ -4,7 +4,8 @@ VENV ?= .venv
 ENV := $(VENV)/.installed
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 
-.PHONY: repro test test-slow lint check lock notebook recommend bench ranking rating tune comparison compare sweep
+.PHONY: repro test test-slow lint check lock notebook recommend bench ranking rating tune comparison compare sweep \
+	fold-in
 
 repro: $(ENV)  ## fetch, extract, split, train, evaluate and recommend, then print the results
 	$(RUN) dvc repro
@@ -46,6 +47,9 @@ tune: $(VENV)/.installed-bench  ## [MODEL=ranking TRIALS=8 DATASET= ARCHIVE=]: c
 
 comparison: $(VENV)/.installed-bench  ## [DATASET= ARCHIVE=]: measure our models and the tuned peers on the test part
 	$(RUN) python -m benchmarks.comparison $(DATA)
+
+fold-in: $(ENV)  ## [DATASET= ARCHIVE=]: measure people folded in against the same people trained
+	$(RUN) python -m benchmarks.fold_in $(DATA)
 
 compare: $(ENV)  ## REV=main [MARKDOWN=1]: this run's metrics against a revision's; fails where one is worse
 	@$(RUN) python -m tools.compare $(if $(REV),"$(REV)",main) $(if $(MARKDOWN),--markdown)
