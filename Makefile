@@ -5,7 +5,7 @@ ENV := $(VENV)/.installed
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 
 .PHONY: repro test test-slow lint check lock notebook recommend bench ranking rating tune comparison compare sweep \
-	fold-in
+	fold-in explore
 
 repro: $(ENV)  ## fetch, extract, split, train, evaluate and recommend, then print the results
 	$(RUN) dvc repro
@@ -30,6 +30,9 @@ notebook: $(ENV)  ## ARCHIVE=path/to/ml-1m.zip: the published table, reproduced 
 
 recommend: $(ENV)  ## USER=42 [K=10]: a user's favourites and recommendations
 	@$(RUN) python -m stages.recommend --user $(if $(filter command line,$(origin USER)),$(USER),$(error say which user: make recommend USER=42)) $(if $(K),--k $(K))
+
+explore: $(VENV)/.installed-explore  ## [PORT=8501]: a local app to look at users, movies and recommendations
+	@$(RUN) python -m tools.explore $(if $(PORT),--port $(PORT))
 
 bench: $(VENV)/.installed-bench  ## [DATASET=ml-1m ARCHIVE=path/to/ml-1m.zip GROWTH="1000000 5000000"]: measure everything side by side
 	$(RUN) python -m benchmarks $(DATA) $(if $(GROWTH),--growth $(GROWTH))
