@@ -5,7 +5,7 @@ ENV := $(VENV)/.installed
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 
 .PHONY: repro test test-slow lint check lock notebook recommend bench ranking rating tune comparison compare sweep \
-	fold-in explore
+	fold-in explore test-browser
 
 repro: $(ENV)  ## fetch, extract, split, train, evaluate and recommend, then print the results
 	$(RUN) dvc repro
@@ -16,6 +16,9 @@ test: $(ENV)  ## run the tests
 
 test-slow: $(ENV)  ## run the tests that take minutes: perturbations, kills, sweeps
 	$(RUN) python -m pytest -m slow
+
+test-browser: $(VENV)/.installed-explore  ## the tests that need a browser: Debian's chromium, or Google Chrome
+	$(RUN) python -m pytest -m browser
 
 lint: $(ENV)  ## check style and types
 	$(RUN) ruff check .
