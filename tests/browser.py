@@ -33,13 +33,13 @@ OVERFLOWING: Final = """() => {
     range.selectNodeContents(node);
     const {left, right, top, bottom, width, height} = range.getBoundingClientRect();
     if (!width || !height || right <= 0) continue;  // nothing, or moved out of the window as a closed menu is
-    let loose = null, cut = null, inside = true;
+    let loose = null, cut = null, inside = true, scrolled = false;
     for (let box = parent; box && box !== document.documentElement; box = box.parentElement) {
       const style = getComputedStyle(box), edges = box.getBoundingClientRect();
       if (style.display === "contents" || style.display === "inline" && box.tagName !== "svg") continue;
       const cutsWidth = ["hidden", "clip"].includes(style.overflowX);
-      const cutsHeight = ["hidden", "clip"].includes(style.overflowY);
-      const unseen = edges.width <= 2 || edges.height <= 2;  // for screen readers alone
+      const cutsHeight = !scrolled && ["hidden", "clip"].includes(style.overflowY);
+      const unseen = (cutsWidth || cutsHeight) && (edges.width <= 2 || edges.height <= 2);  // for screen readers alone
       if (unseen || cutsHeight && (top >= edges.bottom || bottom <= edges.top)) { loose = cut = null; break; }
       const out = Math.max(edges.left - left, right - edges.right);
       const scrolls = ["auto", "scroll"].includes(style.overflowX);
@@ -50,6 +50,7 @@ OVERFLOWING: Final = """() => {
       const below = Math.max(edges.top - top, bottom - edges.bottom);
       if (cutsHeight && below > 2) cut ??= `is ${Math.ceil(below)} pixels higher than its box`;
       inside = false;
+      scrolled ||= ["auto", "scroll"].includes(style.overflowY);
     }
     if (cut || loose) found.push(`${JSON.stringify(text.slice(0, 60))} ${cut || loose}`);
   }

@@ -1,6 +1,8 @@
 """The app to explore in: what it says before it starts, and in a browser what it shows."""
 
+import dataclasses
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +15,9 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from stages.lib.errors import UserError
+from stages.lib.factors import PATH, Factors
+from stages.lib.ratings import MOVIES
+from stages.lib.storage import read_table, write_table
 from tests.browser import HEIGHT, WIDTHS, Seen, chromium, overflowing, watch
 from tools import explore
 
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
 PATIENCE: Final = 60  # seconds for the app to start
+LONG: Final = "Movie 3, or: How I Learned to Make a Title Longer than Any Box on a Phone Has Room for on a Line (1953)"
 
 
 def free_port() -> int:
@@ -70,14 +76,18 @@ def browser() -> "Iterator[Browser]":
 
 @pytest.fixture(scope="module")
 def address(browser: "Browser", trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The app of a trained project."""
+    """The app of a trained project with one long title."""
     del browser  # where there is none, nothing needs to start
+    folder = Path(shutil.copytree(trained, tmp_path_factory.mktemp("app") / "project"))
+    movies = read_table(folder / MOVIES)
+    titles = [LONG if title == "Movie 3 (1953)" else title for title in movies["title"].to_pylist()]
+    write_table(folder / MOVIES, movies.set_column(movies.schema.get_field_index("title"), "title", [titles]))
     port = free_port()
     command = [sys.executable, "-m", "tools.explore", "--port", str(port)]
     environment = {**os.environ, "STREAMLIT_SERVER_HEADLESS": "true"}
-    log = tmp_path_factory.mktemp("app") / "log"
+    log = folder.with_name("log")
     with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=trained, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
     found = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + PATIENCE
@@ -154,7 +164,7 @@ def test_liking_three_movies_changes_the_list_each_time(opened: "tuple[Page, See
     panel = tab(page, "A new person")
     panel.get_by_text("Choose some movies").wait_for()
     lists = []
-    for count, title in enumerate(("Movie 3 (", "Movie 14 (", "Movie 27 ("), start=1):
+    for count, title in enumerate(("Movie 3, or", "Movie 14 (", "Movie 27 ("), start=1):
         choose(page, panel.get_by_role("combobox", name="Movies you like"), title)
         page.keyboard.press("Escape")
         page.locator('[data-list="liked"] li').nth(count - 1).wait_for()
@@ -196,7 +206,7 @@ def test_lists_are_filtered_by_genre(opened: "tuple[Page, Seen]") -> None:
 def test_no_text_overflows(opened: "tuple[Page, Seen]", width: int) -> None:
     page, _ = opened
     assert overflowing(page, width) == []
-    choose(page, tab(page, "A new person").get_by_role("combobox", name="Movies you like"), "Movie 3 (")
+    choose(page, tab(page, "A new person").get_by_role("combobox", name="Movies you like"), "Movie 3, or")
     page.keyboard.press("Escape")
     listed(page, "person")
     assert overflowing(page, width) == []
@@ -206,14 +216,41 @@ def test_no_text_overflows(opened: "tuple[Page, Seen]", width: int) -> None:
 
 
 @pytest.mark.browser
+def test_mistakes_are_told_on_the_page(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    testing = pytest.importorskip("streamlit.testing.v1")
+    monkeypatch.chdir(finished)
+    app = testing.AppTest.from_file(str(finished / "tools/explore_app.py"), default_timeout=PATIENCE)
+    app.run()
+    next(field for field in app.multiselect if field.label == "Movies you like").select(5).run()
+    assert not app.error
+    assert not app.exception
+    factors = Factors.load()
+    dataclasses.replace(factors, interaction="batch_sum").save()
+    app.run()
+    assert [error.value for error in app.error] == [
+        "train.interaction: with batch_sum what a person is predicted depends on everybody else in the batch, so that "
+        "nobody can be added; set it to dot and run `dvc repro`"
+    ]
+    assert app.text_input  # of another tab
+    PATH.unlink()
+    app.run()
+    expected = "models/factors.npz: not found; run `dvc repro` to make it again, or `dvc checkout` to restore it"
+    assert [error.value for error in app.error] == [expected]
+    assert not app.exception
+
+
+@pytest.mark.browser
 def test_overflowing_text_is_noticed(browser: "Browser") -> None:
     page = browser.new_page()
     fits = "<p>short</p><div style='overflow-x: auto'><pre>" + "wide " * 200 + "</pre></div>"
     page.set_content(fits)
     assert overflowing(page, 390) == []
     for style in ("overflow: hidden; text-overflow: ellipsis", "overflow: visible", "overflow: clip"):
-        page.set_content(f"{fits}<div style='width: 50px; white-space: nowrap; {style}'>longer than its box</div>")
+        box = f"<div style='width: 50px; white-space: nowrap; {style}'>longer than its box</div>"
+        page.set_content(f"{fits}<div style='height: 0'>{box}</div>")
         assert ["longer than its box" in line for line in overflowing(page, 390)] == [True]
+    page.set_content("<p style='position: absolute; overflow: hidden; width: 1px; height: 1px'>for screen readers</p>")
+    assert overflowing(page, 390) == []
     high = "<div style='overflow: auto; position: absolute; inset: 0; white-space: nowrap'>"
     page.set_content(high + "in a part of the page that is as high as the window and no wider than it</div>")
     assert overflowing(page, 1280) == []

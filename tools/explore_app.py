@@ -33,6 +33,8 @@ ol.movies li:first-child { border-top: 0; }
 .movies .genres { display: block; font-size: 0.82rem; opacity: 0.68; }
 .movies .value { flex: 0 0 auto; padding: 0.05rem 0.5rem; border-radius: 0.6rem; font-variant-numeric: tabular-nums;
   font-size: 0.9rem; background: color-mix(in srgb, currentColor 9%, transparent); }
+.stMultiSelect [data-tag] { height: auto !important; }
+.stMultiSelect [data-tag] > span { white-space: normal !important; overflow-wrap: anywhere; padding: 0.15rem 0; }
 .movies-note { opacity: 0.68; margin: 0; padding: 0.55rem 0.25rem; }
 </style>"""
 LIST: Final = jinja2.Environment(autoescape=True).from_string("""
@@ -112,16 +114,17 @@ def main() -> None:
     st.title("Explore the recommender", anchor=False)
     try:
         catalogue = read(tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in READ))
-        shown = sidebar(catalogue)
-        user, person, movies = st.tabs(["A user", "A new person", "Movies"])
-        with user:
-            show_user(catalogue, shown)
-        with person:
-            show_new_person(catalogue, shown)
-        with movies:
-            show_movies(catalogue, shown)
     except UserError as error:
-        st.error(f"{error}. Run `make repro`, then reload this page.")
+        st.error(str(error))
+        return
+    shown = sidebar(catalogue)
+    pages = {"A user": show_user, "A new person": show_new_person, "Movies": show_movies}
+    for tab, page in zip(st.tabs(list(pages)), pages.values(), strict=True):
+        with tab:
+            try:
+                page(catalogue, shown)
+            except UserError as error:
+                st.error(str(error))
 
 
 @st.cache_resource(max_entries=1, show_spinner="Reading the model")
