@@ -4,7 +4,8 @@ VENV ?= .venv
 ENV := $(VENV)/.installed
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 
-.PHONY: repro report test test-slow lint check lock notebook recommend bench ranking rating tune comparison compare sweep
+.PHONY: repro report test test-slow test-browser lint check lock notebook recommend bench ranking rating tune comparison \
+	compare sweep fold-in explore
 
 repro: $(ENV)  ## fetch, extract, split, train, evaluate, recommend and report, then print the results
 	$(RUN) dvc repro
@@ -19,6 +20,9 @@ test: $(ENV)  ## run the tests
 test-slow: $(VENV)/.installed-explore  ## run the tests that take minutes: perturbations, kills, sweeps, remotes
 	$(RUN) python -m pytest -m slow --numprocesses 2 --dist loadfile
 
+test-browser: $(VENV)/.installed-explore  ## the tests that need a browser: Debian's chromium, or Google Chrome
+	$(RUN) python -m pytest -m browser
+
 lint: $(ENV)  ## check style and types
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
@@ -32,6 +36,9 @@ notebook: $(ENV)  ## ARCHIVE=path/to/ml-1m.zip: the published table, reproduced 
 
 recommend: $(ENV)  ## USER=42 [K=10]: a user's favourites and recommendations
 	@$(RUN) python -m stages.recommend --user $(if $(filter command line,$(origin USER)),$(USER),$(error say which user: make recommend USER=42)) $(if $(K),--k $(K))
+
+explore: $(VENV)/.installed-explore  ## [PORT=8501]: a local app to look at users, movies and recommendations
+	@$(RUN) python -m tools.explore $(if $(PORT),--port $(PORT))
 
 bench: $(VENV)/.installed-bench  ## [DATASET=ml-1m ARCHIVE=path/to/ml-1m.zip GROWTH="1000000 5000000"]: measure everything side by side
 	$(RUN) python -m benchmarks $(DATA) $(if $(GROWTH),--growth $(GROWTH))
@@ -49,6 +56,9 @@ tune: $(VENV)/.installed-bench  ## [MODEL=ranking TRIALS=8 DATASET= ARCHIVE=]: c
 
 comparison: $(VENV)/.installed-bench  ## [DATASET= ARCHIVE=]: measure our models and the tuned peers on the test part
 	$(RUN) python -m benchmarks.comparison $(DATA)
+
+fold-in: $(ENV)  ## [DATASET= ARCHIVE=]: measure people folded in against the same people trained
+	$(RUN) python -m benchmarks.fold_in $(DATA)
 
 compare: $(ENV)  ## REV=main [MARKDOWN=1]: this run's metrics against a revision's; fails where one is worse
 	@$(RUN) python -m tools.compare $(if $(REV),"$(REV)",main) $(if $(MARKDOWN),--markdown)

@@ -27,6 +27,7 @@ from stages.lib.heldout import HeldOut
 from stages.lib.metrics import COLUMNS, CURVES, LOWER_IS_BETTER
 from stages.lib.params import Params, Section, load_params
 from stages.lib.ratings import MOVIES, TRAIN, USERS, VALIDATION, Ratings
+from stages.lib.similar import cosines
 from stages.lib.storage import read_csv, read_json, read_table, write_text
 
 REPORT = Path("reports/index.html")
@@ -298,9 +299,9 @@ def directions(shown: Run) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """
     popular = shown.popular
     candidates = popular[: max(len(popular) // 2, min(WELL_KNOWN, len(popular)))]
-    vectors = shown.factors.movies[candidates].astype(np.float64)
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return candidates, np.round(vectors[:WELL_KNOWN] @ vectors.T, 9)  # the last bits must not decide an order
+    vectors = shown.factors.movies[candidates]
+    rows = [cosines(vectors, row) for row in range(min(WELL_KNOWN, len(candidates)))]
+    return candidates, np.round(rows, 9)  # the last bits must not decide an order
 
 
 def neighbours(shown: Run) -> list[dict[str, Any]]:

@@ -4,11 +4,15 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import run
 
+from benchmarks import fold_in
 from benchmarks.__main__ import Section, ratio, slope, spread
 from benchmarks.measure import measure
+from stages.lib.ratings import Ratings
+from tools.experiments import data_source
 
 
 def naive(folder: Path, *arguments: str) -> dict[str, float]:
@@ -67,3 +71,33 @@ def test_ratios_are_taken_round_by_round() -> None:
 def test_a_section_is_written_as_markdown() -> None:
     section = Section("Title", ["", "seconds"], "A note.", [["train", "1.0"]])
     assert section.markdown() == "## Title\n\n|  | seconds |\n| --- | ---: |\n| train | 1.0 |\n\nA note.\n"
+
+
+def test_users_are_left_out_and_numbered_anew() -> None:
+    people = fold_in.left_out(60)
+    assert people.tolist() == sorted(set(people.tolist()))
+    assert len(people) == 6
+    assert people.tolist() == fold_in.left_out(60).tolist() != list(range(6))
+    ratings = Ratings(
+        np.array([3, 0, 2, 3], np.int32), np.array([1, 1, 0, 4], np.int32), np.array([5, 4, 3, 2], np.float32), (4, 5)
+    )
+    kept = fold_in.of_users(ratings, np.array([0, 3], np.int32))
+    assert (kept.users.tolist(), kept.movies.tolist(), kept.values.tolist()) == ([1, 0, 1], [1, 1, 4], [5, 4, 2])
+    assert kept.shape == (2, 5)
+
+
+@pytest.mark.slow
+def test_people_are_folded_in_for_every_kind_of_model(archives: dict[str, Path], tmp_path: Path) -> None:
+    result = fold_in.compare(tmp_path, data_source("ml-1m", str(archives["ml-1m"]), None))
+    assert list(result) == ["default", "ranking", "rating"]
+    for name, found in result.items():
+        assert found["people"] == 6
+        assert found["ratio"] == found["recall"]["folded_in"] / found["recall"]["trained"]
+        assert 0.5 < found["ratio"] < 2
+        assert bool(found["rmse"]) == (name != "ranking")
+    with (
+        np.load(tmp_path / "everybody/models/factors.npz") as whole,
+        np.load(tmp_path / "others/models/factors.npz") as others,
+    ):
+        assert (len(whole["users"]), len(others["users"])) == (60, 54)
+        assert (whole["movie_ids"] == others["movie_ids"]).all()

@@ -1,6 +1,9 @@
 """Recommendations for everybody and for one user."""
 
 import json
+import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +11,11 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 
+from stages import recommend
+from stages.lib.errors import UserError
 from stages.lib.factors import Factors
+from stages.lib.params import load_params
+from stages.lib.ratings import Ratings
 from stages.lib.storage import read_table
 from tests.conftest import files, refused, set_params, stage
 
@@ -158,7 +165,114 @@ def test_lists_longer_than_the_catalogue_are_refused_and_the_table_is_kept(finis
     assert files(finished) == before
 
 
-@pytest.mark.parametrize("arguments", [("--json",), ("--k", "3"), ("--user", "one"), ("--user",), ("3",)])
+Printed = Callable[..., str]
+LIKES = ("Movie 3 (1953)", "movie 14 (1964)", " Movie 27 (1977) ")
+
+
+@pytest.fixture
+def printed(trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Printed:
+    """Run the command in this process, where each run takes no start-up, and give what it prints."""
+    monkeypatch.chdir(trained)
+
+    def command(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["recommend", *arguments])
+        recommend.main()
+        return capsys.readouterr().out
+
+    return command
+
+
+def test_a_new_person_gets_movies_that_are_not_among_those_liked(trained: Path, printed: Printed) -> None:
+    before = files(trained)
+    shown = json.loads(printed("--likes", *LIKES, "--json"))
+    assert list(shown) == ["likes", "recommendations"]
+    titles = ["Movie 3 (1953)", "Movie 14 (1964)", "Movie 27 (1977)"]
+    assert [movie["title"] for movie in shown["likes"]] == titles
+    listed = shown["recommendations"]
+    assert [list(movie) for movie in listed] == [["rank", "movie_id", "title", "genres", "score"]] * 10
+    assert [movie["rank"] for movie in listed] == list(range(1, 11))
+    assert not {movie["title"] for movie in listed} & set(titles)
+    assert [movie["score"] for movie in listed] == sorted((movie["score"] for movie in listed), reverse=True)
+    assert files(trained) == before
+    everything = json.loads(printed("--likes", *LIKES, "--json", "--k", "80"))["recommendations"]
+    assert len({movie["movie_id"] for movie in everything}) == 77
+    assert everything[:10] == listed
+
+
+def test_a_new_person_is_folded_in_with_the_best_rating(printed: Printed) -> None:
+    shown = json.loads(printed("--likes", *LIKES, *LIKES[:1], "--json"))
+    library, params = recommend.Library.read(), load_params().train
+    movies = [library.find(title) for title in LIKES]
+    wide = library.factors.movies.astype(np.float64)
+    design = np.column_stack([wide[movies], np.ones(3)])
+    penalty = np.diag([params.l2 * len(Ratings.read(recommend.TRAIN).values)] * params.embedding_size + [0.0])
+    rest = 5 - library.factors.movie_bias[movies].astype(np.float64)
+    vector = np.linalg.solve(design.T @ design + penalty, design.T @ rest)
+    scores = wide @ vector[:-1] + vector[-1] + library.factors.movie_bias
+    scores[movies] = -np.inf
+    best = np.argsort(-scores)[:10]
+    found = shown["recommendations"]
+    assert [movie["movie_id"] for movie in found] == library.factors.movie_ids[best].tolist()
+    assert_allclose([movie["score"] for movie in found], scores[best], atol=1e-4)
+
+
+def test_final_fit_counts_the_validation_part_too(
+    trained: Path,
+    printed: Printed,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    del printed
+    library, params = recommend.Library.read(), load_params().train
+    counts = []
+    monkeypatch.setattr(recommend, "fold_in", lambda *given: counts.append(given[-1]))
+    for final_fit in (False, True):
+        monkeypatch.setattr(recommend, "VALIDATION", recommend.TEST)  # there is no validation part
+        library.new_person([1], params.model_copy(update={"final_fit": final_fit}))
+    split = json.loads((trained / "metrics/split.json").read_text())
+    assert counts == [split["train_ratings"], 1500]
+
+
+def test_text_shows_a_new_persons_likes(printed: Printed) -> None:
+    lines = printed("--likes", *LIKES[:2], "--k", "2").splitlines()
+    assert lines[0] == "A new person who likes"
+    assert [re.split(r" : ", line.strip())[0] for line in lines[1:3]] == ["Movie 3 (1953)", "Movie 14 (1964)"]
+    assert lines[3:5] == ["", "Top 2 recommendations (rank, score)"]
+    assert len(lines) == 7
+
+
+@pytest.mark.parametrize(
+    ("title", "words"),
+    [
+        ("Movie 3 (1954)", "--likes: there is no movie 'Movie 3 (1954)'; did you mean 'Movie 3 (1953)'"),
+        ("movie 33", "did you mean 'Movie 33 (1983)'?"),
+        ("The Letter 15 (1965)", "did you mean 'Letter, The 15 (1965)'?"),
+        ("letter", "or one of 3 others?"),
+        ("qqqqqqqqqq", "no movie 'qqqqqqqqqq' and no title like it"),
+        ("", "no movie '' and no title like it"),
+    ],
+)
+def test_a_title_that_is_not_there_is_refused_with_those_like_it(
+    printed: Printed,
+    title: str,
+    words: str,
+) -> None:
+    with pytest.raises(UserError) as refusal:
+        printed("--likes", LIKES[0], title)
+    assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--json",),
+        ("--k", "3"),
+        ("--user", "one"),
+        ("--user",),
+        ("3",),
+        ("--likes",),
+        ("--user", "1", "--likes", "Heat"),
+    ],
+)
 def test_wrong_arguments_end_with_the_usage(trained: Path, arguments: tuple[str, ...]) -> None:
     before = files(trained)
     result = stage(trained, "recommend", *arguments)

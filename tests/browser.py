@@ -1,0 +1,131 @@
+"""What tests in a real browser share: Debian's chromium, driven by Playwright."""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NoReturn
+from urllib.parse import urlsplit
+
+import pytest
+
+if TYPE_CHECKING:  # installed for these tests alone
+    from playwright.sync_api import Browser, ConsoleMessage, Page
+
+NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
+WIDTHS: Final = (390, 1280)  # of a phone and of a laptop, in CSS pixels
+HEIGHT: Final = 900
+
+# All text that can be seen has to lie in the box of the element that it stands in, and in every box around it that cuts
+# its contents off. What has a scroll bar of its own may hold wider text, but neither the page nor a part of it that is
+# as high as the window.
+OVERFLOWING: Final = """() => {
+  const found = [];
+  const root = document.scrollingElement;
+  if (root.scrollWidth > innerWidth + 1) found.push(`the page is ${root.scrollWidth} pixels wide`);
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const node = texts.currentNode, parent = node.parentElement, text = node.textContent.trim();
+    if (!text || !parent.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
+    const range = document.createRange();
+    range.selectNodeContents(node);
+    const {left, right, top, bottom, width, height} = range.getBoundingClientRect();
+    if (!width || !height || right <= 0) continue;  // nothing, or moved out of the window as a closed menu is
+    let loose = null, cut = null, inside = true, scrolled = false;
+    for (let box = parent; box && box !== document.documentElement; box = box.parentElement) {
+      const style = getComputedStyle(box), edges = box.getBoundingClientRect();
+      if (style.display === "contents" || style.display === "inline" && box.tagName !== "svg") continue;
+      const cutsWidth = ["hidden", "clip"].includes(style.overflowX);
+      const cutsHeight = !scrolled && ["hidden", "clip"].includes(style.overflowY);
+      const unseen = (cutsWidth || cutsHeight) && (edges.width <= 2 || edges.height <= 2);  // for screen readers alone
+      if (unseen || cutsHeight && (top >= edges.bottom || bottom <= edges.top)) { loose = cut = null; break; }
+      const out = Math.max(edges.left - left, right - edges.right);
+      const scrolls = ["auto", "scroll"].includes(style.overflowX);
+      const high = box.clientHeight >= 0.9 * innerHeight && box.clientHeight <= innerHeight;
+      if (scrolls && !high) { loose = null; break; }
+      if (out > 1 && inside) loose = `is ${Math.ceil(out)} pixels wider than its box`;
+      if (out > 1 && (cutsWidth || scrolls)) cut ??= `is ${Math.ceil(out)} pixels wider than its box`;
+      const below = Math.max(edges.top - top, bottom - edges.bottom);
+      if (cutsHeight && below > 2) cut ??= `is ${Math.ceil(below)} pixels higher than its box`;
+      inside = false;
+      scrolled ||= ["auto", "scroll"].includes(style.overflowY);
+    }
+    if (cut || loose) found.push(`${JSON.stringify(text.slice(0, 60))} ${cut || loose}`);
+  }
+  return found;
+}"""
+
+
+@contextmanager
+def chromium() -> Iterator["Browser"]:
+    """Start a browser without a window. Where there is none the test is skipped, but in CI it fails."""
+    if importlib.util.find_spec("playwright") is None:
+        missing("the package playwright is not installed: make test-browser installs it")
+    path = next((found for found in map(shutil.which, NAMES) if found), None)
+    if path is None:
+        missing(f"none of {', '.join(NAMES)} is installed: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def missing(reason: str) -> NoReturn:
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@dataclass
+class Seen:
+    """What a page did that it must not.
+
+    Attributes:
+        errors: messages of the console that are errors, and exceptions that nothing caught.
+        foreign: addresses outside this machine that it asked for.
+    """
+
+    errors: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+
+
+def watch(page: "Page") -> Seen:
+    """Collect a page's errors and its requests to other machines, from now on."""
+    seen = Seen()
+
+    def message(said: "ConsoleMessage") -> None:
+        if said.type == "error":
+            seen.errors.append(said.text)
+
+    def request(address: str) -> None:
+        parts = urlsplit(address)
+        if parts.scheme not in ("file", "data", "blob") and parts.hostname != "127.0.0.1":
+            seen.foreign.append(address)
+
+    page.on("console", message)
+    page.on("pageerror", lambda error: seen.errors.append(str(error)))
+    page.on("request", lambda made: request(made.url))
+    page.on("websocket", lambda opened: request(opened.url))
+    return seen
+
+
+def overflowing(page: "Page", width: int) -> list[str]:
+    """Set the window's width and list the texts that do not fit into their boxes.
+
+    Args:
+        page: the page, loaded.
+        width: in CSS pixels.
+
+    Returns:
+        A line for each text that sticks out of its box or is cut off, and for a page wider than its window.
+    """
+    page.set_viewport_size({"width": width, "height": HEIGHT})
+    page.wait_for_timeout(300)  # for layouts that follow the width by a script
+    found: list[str] = page.evaluate(OVERFLOWING)
+    return found
