@@ -5,7 +5,7 @@ ENV := $(VENV)/.installed
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 
 .PHONY: repro report test test-slow test-browser lint check lock notebook recommend bench ranking rating tune comparison \
-	compare sweep fold-in explore
+	compare sweep fold-in explore pictures
 
 repro: $(ENV)  ## fetch, extract, split, train, evaluate, recommend and report, then print the results
 	$(RUN) dvc repro
@@ -56,6 +56,9 @@ tune: $(VENV)/.installed-bench  ## [MODEL=ranking TRIALS=8 DATASET= ARCHIVE=]: c
 
 comparison: $(VENV)/.installed-bench  ## [DATASET= ARCHIVE=]: measure our models and the tuned peers on the test part
 	$(RUN) python -m benchmarks.comparison $(DATA)
+
+pictures: $(VENV)/.installed-explore  ## take the README's pictures of the report and the app; needs a browser
+	$(RUN) python -m tools.pictures
 
 fold-in: $(ENV)  ## [DATASET= ARCHIVE=]: measure people folded in against the same people trained
 	$(RUN) python -m benchmarks.fold_in $(DATA)

@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tools.pictures import BROWSERS
+
 if TYPE_CHECKING:  # installed for these tests alone
     from playwright.sync_api import Browser, ConsoleMessage, Page
 
-NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
 WIDTHS: Final = (390, 1280)  # of a phone and of a laptop, in CSS pixels
 HEIGHT: Final = 900
 
@@ -63,9 +64,9 @@ def chromium() -> Iterator["Browser"]:
     """Start a browser without a window. Where there is none the test is skipped, but in CI it fails."""
     if importlib.util.find_spec("playwright") is None:
         missing("the package playwright is not installed: make test-browser installs it")
-    path = next((found for found in map(shutil.which, NAMES) if found), None)
+    path = next((found for found in map(shutil.which, BROWSERS) if found), None)
     if path is None:
-        missing(f"none of {', '.join(NAMES)} is installed: apt-get install chromium")
+        missing(f"none of {', '.join(BROWSERS)} is installed: apt-get install chromium")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
