@@ -44,6 +44,13 @@ def test_a_slip_suggests_what_is_close() -> None:
     assert suggested("Amelie (2001)").endswith("did you mean 'Amélie (2001)'?")
 
 
+def test_the_same_name_in_another_year_comes_before_names_that_hold_it() -> None:
+    titles, popularity = ["Dead Heat (1988)", "Heat (1995)"], [9, 1]
+    for wanted in ("Heat (1994)", "heat"):
+        with pytest.raises(UserError, match=r"did you mean 'Heat \(1995\)' or 'Dead Heat \(1988\)'\?"):
+            find_movie(wanted, titles, popularity, "--likes")
+
+
 def test_what_is_like_nothing_is_told_so() -> None:
     expected = "--likes: there is no movie 'zzzzzzzz' and no title like it; give a title with its year"
     assert suggested("zzzzzzzz") == expected

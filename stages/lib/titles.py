@@ -35,10 +35,11 @@ def find_movie(wanted: str, titles: Sequence[str], popularity: Sequence[int], na
     same = by_popularity([movie for movie, title in enumerate(folded) if title == text])
     if same:
         return same[0]
+    names = [_name(title) for title in folded]
     # A part of a title, or another year, or a slip.
     likely = by_popularity(search(wanted, titles) or search(YEAR.sub("", wanted), titles)) if text else []
+    likely.sort(key=lambda movie: names[movie] != _name(text))
     if not likely:
-        names = [_name(title) for title in folded]
         close = difflib.get_close_matches(_name(text), dict.fromkeys(names), n=SUGGESTIONS)
         likely = [movie for each in close for movie in by_popularity([at for at, of in enumerate(names) if of == each])]
     if not likely:
