@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ENV := $(VENV)/.installed
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
+PYTEST := python -m pytest --numprocesses logical --dist loadfile
 
 .PHONY: repro report test test-slow test-browser lint check lock notebook recommend bench ranking rating tune comparison \
 	compare sweep fold-in explore pictures
@@ -15,10 +16,10 @@ report: $(ENV)  ## the page about the data, the model and its recommendations: r
 	$(RUN) dvc repro report
 
 test: $(ENV)  ## run the tests
-	$(RUN) python -m pytest
+	$(RUN) $(PYTEST)
 
 test-slow: $(VENV)/.installed-explore  ## run the tests that take minutes: perturbations, kills, sweeps, remotes
-	$(RUN) python -m pytest -m slow --numprocesses 2 --dist loadfile
+	$(RUN) $(PYTEST) -m slow
 
 test-browser: $(VENV)/.installed-explore  ## the tests that need a browser: Debian's chromium, or Google Chrome
 	$(RUN) python -m pytest -m browser

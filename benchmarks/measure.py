@@ -38,7 +38,7 @@ def measure(command: list[str], folder: Path) -> Measurement:
         folder: to run it in.
 
     Returns:
-        What it took.
+        What it took. Linux counts this process, which the command began as a copy of, in the command's peak of memory.
 
     Raises:
         RuntimeError: it failed; with what it wrote to stderr.

@@ -68,6 +68,15 @@ def test_nothing_is_listened_on_but_this_machine_and_nothing_is_reported() -> No
     assert explore.OPTIONS["browser.gatherUsageStats"] == "false"
 
 
+def test_a_missing_browser_skips_a_test_but_fails_it_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.browser.importlib.util.find_spec", lambda _: object())
+    monkeypatch.setattr("tests.browser.shutil.which", lambda _: None)
+    for ci, outcome in (("", pytest.skip.Exception), ("true", pytest.fail.Exception)):
+        monkeypatch.setenv("CI", ci)
+        with pytest.raises(outcome, match="none of chromium, chromium-browser, google-chrome is installed"), chromium():
+            pass
+
+
 @pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
     with chromium() as started:

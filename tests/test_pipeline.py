@@ -92,8 +92,9 @@ def test_an_experiment_elsewhere_leaves_the_workspace_alone(repository: Reposito
     assert repository("git", "status", "--porcelain") == ""
     assert "elsewhere" in repository("dvc", "exp", "list", "--name-only").split()
     shown = ["--only-changed", "--drop", "^(data|models|metrics|reports)/", "--hide-workspace", "--csv"]
-    columns = repository("dvc", "exp", "show", *shown).splitlines()[0]
-    assert columns.split(",")[4:] == ["recommend.k"]
+    columns = repository("dvc", "exp", "show", *shown).splitlines()[0].split(",")
+    assert "recommend.k" in columns
+    assert not [column for column in columns if "/" in column or "data." in column]
     difference = repository.dvc_json("params", "diff", "HEAD", "elsewhere")
     assert difference["params.yaml"]["recommend.k"] == {"old": 10, "new": 3, "diff": -7}
 
