@@ -31,7 +31,7 @@ from tools.experiments import data_source
 
 RESULTS: Final = Path("benchmarks/results.json")
 REPORT: Final = Path("benchmarks/RESULTS.md")
-STAGES: Final = ("fetch", "extract", "split", "train", "evaluate", "baselines", "recommend")
+STAGES: Final = ("fetch", "extract", "split", "train", "evaluate", "baselines", "recommend", "report")
 PEERS: Final = ("als", "bpr", "svd", "ease")
 VERSIONS: Final = ("tensorflow", "keras", "numpy", "scipy", "pandas", "pyarrow", "dvc", "implicit", "scikit-surprise")
 PYTHON: Final = [sys.executable, "-m"]
@@ -266,8 +266,8 @@ def report(results: dict[str, Any]) -> list[Section]:
         "The plain way and this pipeline",
         ["", "plain, s", "here, s", "ratio"],
         "Whole processes with start-up, but for the two evaluations in one process, and the plain evaluation, which is "
-        f"scaled from 60 users to all {users:,}. The plain total has no baselines and no recommendations; `dvc repro` "
-        f"has. Last epoch's loss and validation loss: plain {losses['naive train']['loss']:.6f} and "
+        f"scaled from 60 users to all {users:,}. The plain total has no baselines, no recommendations and no report; "
+        f"`dvc repro` has. Last epoch's loss and validation loss: plain {losses['naive train']['loss']:.6f} and "
         f"{losses['naive train']['val_loss']:.6f}, here {losses['stage train']['loss']:.6f} and "
         f"{losses['stage train']['val_loss']:.6f}.",
     )
@@ -346,11 +346,11 @@ def growth_tables(rows: list[dict[str, Any]]) -> list[Section]:
         "Shapes: "
         + "; ".join(f"{row['ratings']:,} ratings of {row['movies']:,} movies by {row['users']:,} users" for row in rows)
         + ". Trained with lazy_adam, without EASE, one run each. The exponent is the slope of a line through the "
-        "logarithms of seconds and ratings; for evaluate, baselines and recommend of seconds and users x movies.",
+        "logarithms of seconds and ratings; of seconds and users x movies for evaluate, baselines, recommend and report.",
     )
     for name in rows[0]["seconds"]:
         cells = [f"{row['seconds'][name]:.1f} s, {row['mib'][name]:,}" for row in rows]
-        scored = name in ("evaluate", "baselines", "recommend")
+        scored = name in ("evaluate", "baselines", "recommend", "report")
         sizes = [row["users"] * row["movies"] if scored else row["ratings"] for row in rows]
         table.rows.append([name, *cells, slope(sizes, [row["seconds"][name] for row in rows])])
     table.rows.append(["all stages", *(f"{sum(row['seconds'][name] for name in STAGES):.1f} s" for row in rows), ""])

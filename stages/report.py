@@ -41,6 +41,7 @@ FAVOURITES = 10
 WELL_KNOWN = 10  # movies whose neighbours are shown
 NEIGHBOURS = 5
 MAPPED = 300  # movies on the map
+RANKS = 400  # points of a line over all movies
 LABELLED = 24  # of them, at most
 GROUPS = ((0, 0), (1, 4), (5, 19), (20, 49), (50, 199), (200, 2**31 - 1))  # of movies, by their ratings in train
 PLACE = "data.archive"  # a place on somebody's machine, which says nothing about the result
@@ -439,7 +440,8 @@ def popularity_tail(shown: Run) -> Chart:
     counts = np.sort(np.bincount(shown.known.joined(shown.held_out.ratings).movies, minlength=shown.known.shape[1]))
     counts = counts[::-1]
     made, axes = figure()
-    axes.loglog(np.arange(1, len(counts) + 1), counts, color=SERIES[0])
+    rank = ranks_to_draw(len(counts))
+    axes.loglog(rank, counts[rank - 1], color=SERIES[0])
     axes.set(xlabel="movies, most rated first (rank)", ylabel="ratings of the movie")
     plain(axes.xaxis)
     plain(axes.yaxis)
@@ -449,6 +451,11 @@ def popularity_tail(shown: Run) -> Chart:
         f"the tenth of the movies that is rated most has {tenth:.0%} of all ratings."
     )
     return finish(made, "tail", "The popularity tail", text)
+
+
+def ranks_to_draw(count: int) -> NDArray[np.int64]:
+    """Give some of the ranks from 1 to a number, as many as can be told apart on a logarithmic axis."""
+    return np.unique(np.round(np.geomspace(1, count, RANKS)).astype(np.int64))
 
 
 def ratings_by_user(shown: Run) -> Chart:
@@ -518,12 +525,12 @@ def on_the_popularity_axis(shown: Run) -> Chart:
         "rated in train": shown.known.movies,
     }
     made, axes = figure()
-    rank = np.arange(1, len(ranks) + 1)
+    rank = ranks_to_draw(len(ranks))
     tenth = max(len(ranks) // 10, 1)
     words = []
     for number, (label, movies) in enumerate(kinds.items()):
         share = np.cumsum(np.bincount(ranks[movies], minlength=len(ranks))) / len(movies)
-        axes.semilogx(rank, share, color=SERIES[number], label=label, linestyle=("-", "--", ":")[number])
+        axes.semilogx(rank, share[rank - 1], color=SERIES[number], label=label, linestyle=("-", "--", ":")[number])
         words.append(f"{share[tenth - 1]:.0%} of the movies {label}")
     axes.set(xlabel="movies, most rated first (rank)", ylabel="share up to there", ylim=(0, 1.02))
     plain(axes.xaxis)
