@@ -346,7 +346,8 @@ def growth_tables(rows: list[dict[str, Any]]) -> list[Section]:
         "Shapes: "
         + "; ".join(f"{row['ratings']:,} ratings of {row['movies']:,} movies by {row['users']:,} users" for row in rows)
         + ". Trained with lazy_adam, without EASE, one run each. The exponent is the slope of a line through the "
-        "logarithms of seconds and ratings; of seconds and users x movies for evaluate, baselines, recommend and report.",
+        "logarithms of seconds and ratings; for evaluate, baselines, recommend and report of seconds and users times "
+        "movies.",
     )
     for name in rows[0]["seconds"]:
         cells = [f"{row['seconds'][name]:.1f} s, {row['mib'][name]:,}" for row in rows]
