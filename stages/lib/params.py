@@ -1,6 +1,7 @@
 """Typed, checked view of ``params.yaml``."""
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,6 +18,14 @@ def _refuse_boolean(value: Any) -> Any:  # noqa: ANN401 - whatever YAML held
     if isinstance(value, bool):
         raise ValueError("must be a number, not a yes/no value")
     return value
+
+
+def _lower_checksum(value: Any) -> Any:  # noqa: ANN401 - whatever YAML held
+    if value is None:
+        return None
+    if not isinstance(value, str) or not re.fullmatch("[0-9a-fA-F]{64}", value):
+        raise ValueError("must be the 64 hexadecimal digits, as text, that `sha256sum ARCHIVE` prints")
+    return value.lower()
 
 
 Integer = Annotated[int, BeforeValidator(_refuse_boolean)]
@@ -39,7 +48,7 @@ class Data(Section):
 
     dataset: Literal["ml-100k", "ml-latest-small", "ml-1m"]
     archive: Annotated[str, Field(min_length=1)] | None
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+    sha256: Annotated[str | None, BeforeValidator(_lower_checksum)]
 
 
 class Split(Section):
