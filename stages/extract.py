@@ -23,6 +23,7 @@ ARCHIVE = Path("data/raw/archive.zip")
 RATINGS = Path("data/interim/ratings.parquet")
 MOVIES = Path("data/interim/movies.parquet")
 RATING_TYPES: Final = dict(zip(RATING_COLUMNS, (pa.int32(), pa.int32(), pa.float32(), pa.int64()), strict=True))
+NUMBERS: Final = {pa.int32(): f"a whole number up to {2**31 - 1}", pa.int64(): f"a whole number up to {2**63 - 1}"}
 WRONG_RELEASE = "is the archive the one that data.dataset names?"
 MEND = "mend the line or fetch the archive again"
 MOST_MEMBERS = 10_000  # in an archive; no release has a tenth of it
@@ -88,7 +89,8 @@ def _read(path: Path, release: Release) -> tuple[bytes, bytes]:
         raise UserError(f"{path}: not found; run `dvc repro` to fetch it") from None
     # RuntimeError: packed in a way that zipfile does not know; ValueError: names that are no text, negative positions.
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError) as error:
-        reason = f"it looks like {_kind(path)}" if _kind(path) else error
+        told = error.strerror if isinstance(error, OSError) and error.strerror else error
+        reason = f"it looks like {_kind(path)}" if _kind(path) else told
         raise UserError(
             f"{path}: cannot be read as a zip archive ({reason}); delete it and run `dvc repro` to fetch it again, or "
             "name another archive as data.archive"
@@ -108,8 +110,9 @@ def _find(path: Path, members: list[zipfile.ZipInfo], name: str, release: Releas
     """Find a member by its name; whatever else the archive holds is never unpacked."""
     found = [member for member in members if member.filename == name]
     if not found:
-        elsewhere = [member.filename for member in members if member.filename.endswith("/" + name.split("/")[-1])]
-        hint = f" but {elsewhere[0]:.80}: pack the files in the folders that their names say" if elsewhere else ""
+        wanted = name.split("/")[-1]
+        near = [member.filename for member in members if member.filename.lower().split("/")[-1] == wanted]
+        hint = f" but {near[0]:.80}: pack it under the first of these names" if near else ""
         raise UserError(f"{path}: has no member {name}{hint}; {WRONG_RELEASE}")
     if len(found) > 1:
         raise UserError(f"{path}: holds {name} {len(found)} times; pack it once, or fetch the archive again")
@@ -219,7 +222,8 @@ def _parse(data: bytes, name: str, layout: Layout, types: dict[str, pa.DataType]
             row = invalid[0]
             raise UserError(
                 f"{name}: line {row.number}: has {row.actual_columns} columns where {row.expected_columns} "
-                f"({', '.join(types)}) are expected: {row.text!r:.80}; {MEND}"
+                f"({', '.join(types)}) are expected, parted by {layout.separator!r}: "
+                f"{row.text.replace(separator, layout.separator)!r:.80}; {MEND}"
             ) from None
         raise UserError(f"{name}: {_plain(str(error), types)}; {MEND}") from None
 
@@ -232,7 +236,7 @@ def _plain(message: str, types: dict[str, pa.DataType]) -> str:
     if "invalid UTF8" in message:
         return f"line {line}: {column} is not UTF-8 text"
     found = message.split("invalid value ", 1)[-1]
-    return f"line {line}: {column} must be a number that fits {types.get(column)}; found {found:.80}"
+    return f"line {line}: {column} must be {NUMBERS.get(types.get(column), 'a number')}; found {found:.80}"
 
 
 def _check_ratings(ratings: pa.Table, movies: pa.Table, release: Release) -> None:

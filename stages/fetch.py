@@ -1,6 +1,7 @@
 """Fetch the archive of ratings and keep it only if its checksum is right."""
 
 import functools
+import http.client
 import re
 import shutil
 import signal
@@ -21,7 +22,7 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from stages.lib.errors import UserError, run, without_secrets
+from stages.lib.errors import UserError, one_line, run
 from stages.lib.params import load_params
 from stages.lib.releases import RELEASES
 
@@ -71,7 +72,7 @@ def fetch(source: str, sha256: str, path: Path, limit: int) -> None:
             path=path.parent,
             base_url="",
             registry={path.name: f"sha256:{sha256}"},
-            urls={path.name: without_secrets(source)},  # pooch prints it
+            urls={path.name: one_line(source)},  # pooch prints it
             retry_if_failed=1 if remote else 0,  # where the bytes are wrong; other failures never come back to pooch
         ).fetch(path.name, downloader=lambda _url, output, _pooch: receive(source, output))
     except ValueError as error:  # pooch's, "... expected sha256:... but got ..."
@@ -110,7 +111,7 @@ def _download_http(limit: int, url: str, output: str | Path) -> None:
             if _is_about_a_certificate(error):
                 raise UserError(f"{url}: the server's certificate is not valid: {reason}; {ELSEWHERE}") from None
         if attempt < ATTEMPTS:
-            print(f"{without_secrets(url)}: {reason}; trying again in {wait:.0f} s", file=sys.stderr)
+            print(one_line(f"{url}: {reason}; trying again in {wait:.0f} s"), file=sys.stderr)
             time.sleep(wait)
     raise UserError(f"{url}: cannot be fetched after {ATTEMPTS} attempts: {reason}; {ELSEWHERE}")
 
@@ -220,10 +221,16 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _reason(error: BaseException) -> str:
-    """Give the innermost cause of a network error, which is what the user can act upon."""
-    *_, innermost = _causes(error)
-    text = innermost.strerror if isinstance(innermost, OSError) and innermost.strerror else str(innermost)
-    return re.sub(r" \(_ssl\.c:\d+\)", "", text) or type(innermost).__name__
+    """Give the innermost cause of a network error that a user can act upon: the system's, else the protocol's."""
+    causes = list(_causes(error))[::-1]
+    system = [
+        cause for cause in causes if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException)
+    ]
+    protocol = [cause for cause in causes if isinstance(cause, http.client.HTTPException)]
+    told = (system or protocol or causes)[0]
+    text = getattr(told, "strerror", None) or str(told) or type(told).__name__
+    text = f"not HTTP: {text}" if isinstance(told, http.client.BadStatusLine) and not system else text
+    return re.sub(r"\[SSL: \w+\] certificate verify failed: | \(_ssl\.c:\d+\)|\.$", "", text)
 
 
 def _is_about_a_certificate(error: BaseException) -> bool:

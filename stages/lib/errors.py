@@ -8,22 +8,26 @@ from typing import Final
 SMALLER: Final = "free some, or lower train.batch_size, train.embedding_size or baselines.ease_max_movies"
 
 
-def without_secrets(text: str) -> str:
-    """Leave names and passwords out of the addresses in a text: ``https://me:word@host/`` becomes ``https://host/``."""
-    return re.sub(r"(?<=://)[^\s/?#]*@", "", text)
+def one_line(text: str) -> str:
+    """Make a text fit to be shown, which may quote what a stranger wrote.
+
+    Args:
+        text: any text.
+
+    Returns:
+        One line, without the names and passwords in addresses (``https://me:word@host/`` becomes ``https://host/``),
+        and with escapes for characters that could command a terminal.
+    """
+    line = " ".join(re.sub(r"(?<=://)[^\s/?#]*@", "", text).split())
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 
 
 class UserError(Exception):
-    """A mistake in the user's parameters, data or environment, told in one line that says what to do about it.
-
-    The line may quote what a stranger wrote: in it, secrets are left out and characters that could command a terminal
-    are written as escapes.
-    """
+    """A mistake in the user's parameters, data or environment, told in one line that says what to do about it."""
 
     def __init__(self, message: str) -> None:
-        """Make one printable line of the message."""
-        line = " ".join(without_secrets(message).split())
-        super().__init__("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line))
+        """Make one line of the message."""
+        super().__init__(one_line(message))
 
 
 def run(main: Callable[[], None]) -> None:
