@@ -4,7 +4,7 @@ VENV ?= .venv
 ENV := $(VENV)/.installed
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 
-.PHONY: repro test test-slow lint check lock notebook recommend bench ranking rating tune comparison compare sweep
+.PHONY: repro test test-slow messages fuzz audit lint check lock notebook recommend bench ranking rating tune comparison compare sweep
 
 repro: $(ENV)  ## fetch, extract, split, train, evaluate and recommend, then print the results
 	$(RUN) dvc repro
@@ -15,6 +15,17 @@ test: $(ENV)  ## run the tests
 
 test-slow: $(ENV)  ## run the tests that take minutes: perturbations, kills, sweeps
 	$(RUN) python -m pytest -m slow
+
+messages: $(ENV)  ## write tests/messages.txt, which the tests compare with
+	$(RUN) python -m pytest --messages tests/test_b[ar]*_*.py tests/test_disk_and_process.py tests/test_numbers.py
+
+SECONDS ?= 300
+fuzz: $(ENV)  ## [SECONDS=300]: look for inputs that end in an uncaught exception
+	$(RUN) python -m tools.fuzz --seconds $(SECONDS)
+
+audit: $(ENV)  ## check that the installed packages are those of requirements.lock and fit together
+	$(RUN) python -m pip check
+	$(RUN) python -m pip install --quiet --disable-pip-version-check --dry-run --no-index --require-hashes --requirement requirements.lock
 
 lint: $(ENV)  ## check style and types
 	$(RUN) ruff check .

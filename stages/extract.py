@@ -214,7 +214,12 @@ def _parse(data: bytes, name: str, layout: Layout, types: dict[str, pa.DataType]
         return read(use_threads=True)
     except pa.ArrowInvalid:
         pass
-    # Only the slower, single-threaded parser knows the line at fault.
+    # Only the slower, single-threaded parser knows the line at fault, and it cannot show one that is no text.
+    try:
+        data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{name}: line {line}: is not UTF-8 text; {MEND}") from None
     try:
         return read(use_threads=False)
     except pa.ArrowInvalid as error:
@@ -233,8 +238,6 @@ def _plain(message: str, types: dict[str, pa.DataType]) -> str:
     line = message.split("Row #")[1].split(":")[0] if "Row #" in message else "?"
     names = list(types)
     column = names[int(message.split("CSV column #")[1].split(":")[0])] if "CSV column #" in message else "a value"
-    if "invalid UTF8" in message:
-        return f"line {line}: {column} is not UTF-8 text"
     found = message.split("invalid value ", 1)[-1]
     return f"line {line}: {column} must be {NUMBERS.get(types.get(column), 'a number')}; found {found:.80}"
 

@@ -22,7 +22,7 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from stages.lib.errors import UserError, one_line, run
+from stages.lib.errors import UserError, cannot_write, one_line, run
 from stages.lib.params import load_params
 from stages.lib.releases import RELEASES
 
@@ -82,9 +82,7 @@ def fetch(source: str, sha256: str, path: Path, limit: int) -> None:
             "set data.sha256 if you trust it, or " + ELSEWHERE
         ) from None
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written: {error.strerror or error}; make room or give access, then retry"
-        ) from None
+        raise cannot_write(path, error) from None
 
 
 def _download_http(limit: int, url: str, output: str | Path) -> None:

@@ -294,6 +294,37 @@ def test_retry_after_is_waited_for(
     assert 6 < sleeps[0] <= 9
 
 
+SOURCES = {
+    "a file that is not there": ("nowhere/ml-1m.zip", "no such file"),
+    "a folder": ("/", "is a folder, not a file"),
+    "a device": ("/dev/zero", "is not a file"),
+    "a scheme that nobody knows": ("s3://bucket/ml-1m.zip", r"s3:// is not known; give a path, file://"),
+    "an address that is none": ("http://[::1/a.zip", "is not an address"),
+    "a port that is none": ("http://host:port/a.zip", "cannot be fetched"),
+}
+
+
+@pytest.mark.parametrize(("source", "words"), SOURCES.values(), ids=SOURCES)
+def test_a_source(
+    ask: Callable[..., None], ending: Ending, monkeypatch: pytest.MonkeyPatch, source: str, words: str
+) -> None:
+    monkeypatch.setattr(Path, "cwd", lambda: Path("/home/me/project"))
+    ask(source)
+    assert re.search(words, ending(fetch.main))
+
+
+def test_a_file_that_may_not_be_read(
+    ask: Callable[..., None], ending: Ending, monkeypatch: pytest.MonkeyPatch, workspace: Path
+) -> None:
+    def closed(*_arguments: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (workspace / "ml-1m.zip").write_bytes(GOOD)
+    monkeypatch.setattr("shutil.copyfile", closed)  # nothing is closed to root
+    ask("ml-1m.zip")
+    assert "data.archive: ml-1m.zip: may not be read; give read access" in ending(fetch.main)
+
+
 def test_nobody_listens(ask: Callable[..., None], ending: Ending, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     ask("http://127.0.0.1:1/a.zip")

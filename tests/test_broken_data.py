@@ -117,6 +117,7 @@ CASES: dict[str, tuple[Callable[[Files], None], str]] = {
     "no header": (headless, "line 1 is .* is expected"),
     "another header": (other_header, "line 1"),
     "an empty file": (text(ratings=""), "is empty"),
+    "a header alone": (lambda files: text(ratings=str(files.ratings).split("\n")[0])(files), "has no rows under"),
     "a file of line ends": (text(ratings="\n\r\n\n"), "is empty"),
     "a list of movies that is empty": (text(movies=""), "is empty"),
     "ratings and movies exchanged": (swap, "line 1"),
@@ -164,6 +165,7 @@ CASES: dict[str, tuple[Callable[[Files], None], str]] = {
 # What only some layouts have.
 SOME = {
     "no header": ("ml-100k", "ml-latest-small"),
+    "a header alone": ("ml-100k", "ml-latest-small"),
     "commas between columns": ("ml-1m", "ml-100k"),
     "tabs between columns": ("ml-1m", "ml-latest-small"),
     "a tab in a title": ("ml-1m", "ml-100k", "ml-latest-small"),
@@ -175,18 +177,23 @@ PARAMETERS = [
     for name in SOME.get(title, tuple(RELEASES))
 ]
 EXTRA: dict[str, tuple[str, Callable[[Files], None], str]] = {
+    "a column too many and no text": (
+        "ml-100k",
+        lambda files: text(movies=str(files.movies).encode().replace(b"Toy", b"\x80\t"))(files),
+        "line 3: is not UTF-8 text",
+    ),
     "a quote that is not closed": ("ml-latest-small", lambda files: files.title('"Toy: Story'), "line"),
     "a title over two lines": ("ml-latest-small", lambda files: files.title('"Toy\nStory"'), "a quote is not closed"),
     "a comma in a title without quotes": ("ml-latest-small", lambda files: files.title("Toy, Story"), "4 columns"),
     "Latin-1 in place of UTF-8, CSV": (
         "ml-latest-small",
         lambda files: text(movies=str(files.movies).encode("latin-1"))(files),
-        "line 2: title is not UTF-8 text",
+        "line 2: is not UTF-8 text",
     ),
     "Latin-1 in place of UTF-8, tabs": (
         "ml-100k",
         lambda files: text(movies=str(files.movies).encode("latin-1"))(files),
-        "line 2: title is not UTF-8 text",
+        "line 2: is not UTF-8 text",
     ),
 }
 PARAMETERS += [pytest.param(*case, id=title) for title, case in EXTRA.items()]

@@ -306,7 +306,7 @@ def test_a_long_value_is_shortened_in_the_message(tmp_path: Path, value: str) ->
 @pytest.mark.parametrize("name", ["ml-100k", "ml-latest-small"])
 def test_text_that_is_not_utf_8_is_told_with_its_line(tmp_path: Path, name: str) -> None:
     message = refusal(tmp_path, name, MOVIE_TEXT[name].encode("latin-1"))
-    assert message == f"{RELEASES[name].movies}: line 2: title is not UTF-8 text; {CURE}"
+    assert message == f"{RELEASES[name].movies}: line 2: is not UTF-8 text; {CURE}"
 
 
 # What is refused: lines

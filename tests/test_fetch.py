@@ -224,14 +224,14 @@ def test_what_a_killed_download_left_is_removed_and_nothing_else(source: Path, t
 def test_a_folder_in_place_of_the_archive_is_told_and_kept(source: Path, target: Path) -> None:
     target.mkdir(parents=True)
     assert refusal(source, target) == (
-        f"{target}: cannot be written: Is a directory; make room or give access, then retry"
+        f"{target}: cannot be written: Is a directory; a folder has its name: move it away, then retry"
     )
     assert list(target.parent.rglob("*")) == [target]
 
 
 def test_a_file_in_place_of_the_folder_is_told_and_kept(source: Path, target: Path) -> None:
     target.parent.parent.write_bytes(BAD)
-    with pytest.raises(UserError, match=r"archive\.zip: cannot be written: Not a directory; make room or give access"):
+    with pytest.raises(UserError, match=r"archive\.zip: cannot be written: Not a directory; a file is in place of"):
         fetch(str(source), GOOD_SHA256, target, LIMIT)
     assert target.parent.parent.read_bytes() == BAD
 

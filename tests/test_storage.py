@@ -109,7 +109,7 @@ def test_atomic_tells_a_full_disk_and_leaves_the_old_file(tmp_path: Path) -> Non
         temporary.write_text("half")
         Path("/dev/full").write_text("more")  # what any full disk answers
     assert str(raised.value) == (
-        f"{path}: cannot be written: No space left on device; make room or give access, then retry"
+        f"{path}: cannot be written: No space left on device; make room on that disk, then retry"
     )
     assert files(tmp_path) == before
 
@@ -133,7 +133,10 @@ def test_a_folder_in_place_of_the_file_is_told_and_kept(tmp_path: Path, kind: st
     (path / "inside").mkdir(parents=True)
     with pytest.raises(UserError) as raised:
         WRITERS[kind](path)
-    assert str(raised.value) == f"{path}: cannot be written: Is a directory; make room or give access, then retry"
+    assert (
+        str(raised.value)
+        == f"{path}: cannot be written: Is a directory; a folder has its name: move it away, then retry"
+    )
     assert list(tmp_path.rglob("*")) == [path, path / "inside"]
 
 
@@ -142,7 +145,10 @@ def test_a_file_in_place_of_the_folder_is_told_and_kept(tmp_path: Path, kind: st
     (tmp_path / "folder").write_text("a file")
     before = files(tmp_path)
     path = tmp_path / "folder" / f"file.{kind}"
-    with pytest.raises(UserError, match=r"cannot be written: (File exists|Not a directory); make room") as raised:
+    with pytest.raises(
+        UserError,
+        match=r"cannot be written: (File exists|Not a directory); a file is in place of its folder: move it away",
+    ) as raised:
         WRITERS[kind](path)
     assert str(raised.value).startswith(f"{path}: ")
     assert files(tmp_path) == before
@@ -381,6 +387,9 @@ def test_a_stage_tells_an_unwritable_target_in_one_line(project: Path) -> None:
         write_table(project / "data" / "interim" / f"{name}.parquet", table)
     (project / "data" / "processed" / "train.parquet").mkdir(parents=True)
     before = files(project)
-    refused(stage(project, "split"), "data/processed/train.parquet: cannot be written: Is a directory; make room")
+    refused(
+        stage(project, "split"),
+        "data/processed/train.parquet: cannot be written: Is a directory; a folder has its name",
+    )
     assert files(project) == before
     assert pq.read_table(project / "data" / "interim" / "movies.parquet").num_rows == 1

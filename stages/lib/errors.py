@@ -1,10 +1,24 @@
 """The one way a stage ends when something the user can mend is wrong."""
 
+import errno
+import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
 from typing import Final
 
+CURES: Final = {
+    errno.EEXIST: "a file is in place of its folder: move it away",
+    errno.ENOTDIR: "a file is in place of its folder: move it away",
+    errno.EISDIR: "a folder has its name: move it away",
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room in your quota",
+    errno.EFBIG: "allow larger files (`ulimit -f unlimited`)",
+    errno.EACCES: "give yourself write access to its folder",
+    errno.EROFS: "move the project to a disk that can be written",
+}
 SMALLER: Final = "free some, or lower train.batch_size, train.embedding_size or baselines.ease_max_movies"
 
 
@@ -30,6 +44,20 @@ class UserError(Exception):
         super().__init__(one_line(message))
 
 
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """Make the error for a file that cannot be written.
+
+    Args:
+        path: the file.
+        error: what the system says.
+
+    Returns:
+        The error, with the cure where the reason is one of the usual ones.
+    """
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return UserError(f"{path}: cannot be written: {reason}; {CURES.get(error.errno or 0, 'mend that')}, then retry")
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a stage and exit: status 1 and one line on stderr for a `UserError`, 130 for Ctrl-C.
 
@@ -52,3 +80,14 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """End in one line after Ctrl-C while modules are loading, too, before `run` is there."""
+    if not issubclass(kind, KeyboardInterrupt):
+        return sys.__excepthook__(kind, error, trace)
+    print("interrupted", file=sys.stderr, flush=True)
+    os._exit(130)
+
+
+sys.excepthook = _show

@@ -203,8 +203,14 @@ def load_params(path: Path = PATH) -> Params:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
         raise UserError(f"{path}: not found: run from the top folder of the repository") from None
-    # The last four are what PyYAML lets through over values such as 2024-99-99 or !!bool maybe, and over deep nesting.
-    except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+    except yaml.MarkedYAMLError as error:
+        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        hint = "; indent with spaces, not with a tab" if "'\\t'" in str(error.problem) else ""
+        raise UserError(f"{path}: cannot be read as YAML: {where}{error.problem}{hint}") from None
+    except RecursionError:
+        raise UserError(f"{path}: cannot be read as YAML: it is nested too deeply") from None
+    # What PyYAML lets through over values such as 2024-99-99 or !!bool maybe.
+    except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
         raise UserError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: must hold the sections {', '.join(Params.model_fields)}; found {values!r:.80}")
@@ -229,7 +235,7 @@ def _explain(problem: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
         return f"{key} must be a section with the keys {keys}; found {problem['input']!r:.80}"
     if problem["type"] == "conflict":
         return str(problem["msg"])
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ").replace("a valid boolean", "true or false")
     return f"{key}: {message[0].lower() + message[1:]}; found {problem['input']!r:.80}"
 
 

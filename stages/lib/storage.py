@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from stages.lib.errors import UserError
+from stages.lib.errors import UserError, cannot_write
 
 DECIMALS = 6  # of the numbers in JSON and CSV files, so that noise in the last bits stays out of Git
 # What the readers of JSON, Parquet and npz raise over damage; MemoryError over a size that is made up.
@@ -48,9 +48,7 @@ def atomic(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written: {error.strerror or error}; make room or give access, then retry"
-        ) from error
+        raise cannot_write(path, error) from error
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -168,11 +166,10 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     Raises:
         UserError: the file is missing, damaged or holds pickled objects.
     """
-    with _reading(path):
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
+    with _reading(path), path.open("rb") as file:
+        if not zipfile.is_zipfile(file):  # NumPy would advise to unpickle it
             raise ValueError("not an npz file")
-        with loaded:
+        with np.load(file, allow_pickle=False) as loaded:
             return {name: loaded[name] for name in loaded.files}
 
 
