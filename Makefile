@@ -5,8 +5,8 @@ ENV := $(VENV)/.installed
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 PYTEST := python -m pytest --numprocesses logical --dist loadfile
 
-.PHONY: repro report test test-slow test-browser lint check lock notebook recommend bench ranking rating tune comparison \
-	compare sweep fold-in explore pictures
+.PHONY: repro report test test-slow test-browser messages fuzz audit lint check lock notebook recommend bench ranking rating \
+	tune comparison compare sweep fold-in explore pictures
 
 repro: $(ENV)  ## fetch, extract, split, train, evaluate, recommend and report, then print the results
 	$(RUN) dvc repro
@@ -23,6 +23,17 @@ test-slow: $(VENV)/.installed-explore  ## run the tests that take minutes: pertu
 
 test-browser: $(VENV)/.installed-explore  ## the tests that need a browser: Debian's chromium, or Google Chrome
 	$(RUN) python -m pytest -m browser
+
+messages: $(ENV)  ## write tests/messages.txt, which the tests compare with
+	$(RUN) python -m pytest --messages tests/test_b[ar]*_*.py tests/test_disk_and_process.py tests/test_numbers.py
+
+SECONDS ?= 300
+fuzz: $(ENV)  ## [SECONDS=300]: look for inputs that end in an uncaught exception
+	$(RUN) python -m tools.fuzz --seconds $(SECONDS)
+
+audit: $(ENV)  ## check that the installed packages are those of requirements.lock and fit together
+	$(RUN) python -m pip check
+	$(RUN) python -m pip install --quiet --disable-pip-version-check --dry-run --no-index --require-hashes --requirement requirements.lock
 
 lint: $(ENV)  ## check style and types
 	$(RUN) ruff check .

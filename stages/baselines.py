@@ -1,6 +1,7 @@
 """Measure the models that any model must beat: popularity, the damped item mean, and EASE."""
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import scipy.linalg
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from stages.lib.errors import run
+from stages.lib.errors import UserError, run
 from stages.lib.heldout import HeldOut, check_k, summary
 from stages.lib.metrics import RankingMetrics, at_k, rating_errors
 from stages.lib.params import Baselines, load_params
@@ -121,13 +122,23 @@ def ease_weights(interactions: sp.csr_array, l2: float) -> NDArray[np.float64]:
 
     Returns:
         (movies, movies) float64 with a zero diagonal: the weight of a liked movie, by row, for a movie, by column.
+
+    Raises:
+        UserError: the regularization is too small for a matrix of less than full rank.
     """
     by_movie = sp.csr_array(interactions.T)
     gram = np.empty((by_movie.shape[0],) * 2)
     for start in range(0, len(gram), GRAM_ROWS):
         gram[start : start + GRAM_ROWS] = (by_movie[start : start + GRAM_ROWS] @ interactions).toarray()
     gram[np.diag_indices_from(gram)] += l2
-    inverse = scipy.linalg.inv(gram, overwrite_a=True, check_finite=False, assume_a="pos")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", scipy.linalg.LinAlgWarning)
+            inverse = scipy.linalg.inv(gram, overwrite_a=True, check_finite=False, assume_a="pos")
+    except (scipy.linalg.LinAlgError, scipy.linalg.LinAlgWarning):
+        raise UserError(
+            f"params.yaml: baselines.ease_lambda: {l2:g} is too small to invert EASE's matrix; choose 1 or more"
+        ) from None
     weights: NDArray[np.float64] = np.asarray(inverse, dtype=np.float64)
     weights /= -np.diag(weights)
     np.fill_diagonal(weights, 0)

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,18 @@ import pytest
 import yaml
 
 from benchmarks.synthetic import make_ratings, write_archive
+from stages.lib import errors
 from stages.lib.releases import RELEASES
 
 REPOSITORY = Path(__file__).parents[1]
 USERS, MOVIES, RATINGS = 60, 80, 1500
 STAGES = ("fetch", "extract", "split", "train", "evaluate", "baselines", "recommend", "report")
+MESSAGES = Path(__file__).with_name("messages.txt")
+INTRODUCTION = """\
+Every line that a mistake ends in, by the test that makes the mistake. `make messages` writes this file, and each test
+compares its own line with it.
+"""
+collected = pytest.StashKey[dict[str, dict[str, str]]]()
 
 
 def sha256(path: Path) -> str:
@@ -191,3 +199,89 @@ def repository(started: tuple[Repository, str]) -> Repository:
         repository("git", "clean", "--quiet", "--force", "-d")
         repository("dvc", "checkout", "--quiet")
     return repository
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project, set to ml-1m, which stages that run in this process take for the repository."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    shutil.copy(REPOSITORY / "params.yaml", folder)
+    set_params(folder, data__dataset="ml-1m")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+Ending = Callable[..., str]
+
+
+@pytest.fixture
+def ending(request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ending:
+    """Run a stage in this process and see that it ends as every mistake must end.
+
+    With status 1, one line on stderr, which is the one in `MESSAGES`, and with every file as it was before.
+    """
+
+    def run_stage(main: Callable[[], None], *notes: str) -> str:
+        before = files(tmp_path)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as raised:
+            errors.run(main)
+        assert raised.value.code == 1
+        output, written = capsys.readouterr()
+        assert output == ""
+        *others, last = [line for line in written.splitlines() if not re.match("(Down|Up)(load|dat)ing file ", line)]
+        assert len(others) == len(notes), written
+        for line, note in zip(others, notes, strict=True):
+            assert re.search(note, line), line
+        assert files(tmp_path) == before
+        check_message(request, last)
+        return last.removeprefix("error: ")
+
+    return run_stage
+
+
+def check_message(request: pytest.FixtureRequest, line: str) -> None:
+    """Compare a test's message with `MESSAGES`, or collect it with ``--messages``."""
+    assert re.fullmatch("error: .{20,}", line), line
+    function, _, case = request.node.name.removeprefix("test_").partition("[")
+    title = function.replace("_", " ") + (f": {case[:-1]}" if case else "")
+    plain = re.sub(r"(127\.0\.0\.1|localhost):\d{4,}", r"\1:PORT", line)
+    if request.config.getoption("--messages"):
+        request.config.stash[collected].setdefault(request.path.name, {})[title] = plain
+    else:
+        assert read_messages().get(request.path.name, {}).get(title) == plain, "run `make messages` and read the change"
+
+
+def read_messages() -> dict[str, dict[str, str]]:
+    """Read `MESSAGES`: by test file, by test."""
+    found: dict[str, dict[str, str]] = {}
+    name = title = ""
+    for line in MESSAGES.read_text(encoding="utf-8").removeprefix(INTRODUCTION).splitlines():
+        if line.startswith("    "):
+            found[name][title] = line.strip()
+        elif line.startswith("  "):
+            title = line.strip()
+        elif line:
+            name = line
+            found[name] = {}
+    return found
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option."""
+    parser.addoption("--messages", action="store_true", help=f"write {MESSAGES.name} anew")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start with no messages."""
+    config.stash[collected] = {}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write what was collected."""
+    if session.config.getoption("--messages"):
+        text = INTRODUCTION
+        for name, messages in sorted(session.config.stash[collected].items()):
+            text += f"\n{name}\n" + "".join(f"  {title}\n    {line}\n" for title, line in messages.items())
+        MESSAGES.write_text(text, encoding="utf-8")

@@ -29,6 +29,7 @@ BAD = b"other bytes"
 GOOD_SHA256 = hashlib.sha256(GOOD).hexdigest()
 BAD_SHA256 = hashlib.sha256(BAD).hexdigest()
 OTHER_SHA256 = "0" * 64
+LIMIT = 10**6
 CLOSED = "http://127.0.0.1:1"  # nobody listens there
 
 
@@ -116,7 +117,7 @@ def refusal(source: str | Path, target: Path, checksum: str = GOOD_SHA256) -> st
     """Fetch what must be refused, see that the folder is as before, and give the message."""
     before = files(target.parent)
     with pytest.raises(UserError) as raised:
-        fetch(str(source), checksum, target)
+        fetch(str(source), checksum, target, LIMIT)
     assert files(target.parent) == before
     message = str(raised.value)
     assert len(message.splitlines()) == 1
@@ -143,7 +144,7 @@ def test_a_local_archive_is_copied(source: Path, target: Path, form: str, monkey
     }
     (source.parent / "data").mkdir()
     assert ("%20" in forms[form]) == (form == "address")
-    fetch(forms[form], GOOD_SHA256, target)
+    fetch(forms[form], GOOD_SHA256, target, LIMIT)
     assert only(target) == GOOD
     assert source.read_bytes() == GOOD
 
@@ -151,27 +152,27 @@ def test_a_local_archive_is_copied(source: Path, target: Path, form: str, monkey
 @pytest.mark.parametrize("name", ["a#b?c.zip", "100%25.zip"])
 def test_a_path_is_not_taken_for_an_address(tmp_path: Path, target: Path, name: str) -> None:
     (tmp_path / name).write_bytes(GOOD)
-    fetch(str(tmp_path / name), GOOD_SHA256, target)
+    fetch(str(tmp_path / name), GOOD_SHA256, target, LIMIT)
     assert only(target) == GOOD
 
 
 def test_a_verified_archive_is_kept_though_its_source_is_gone(source: Path, target: Path) -> None:
-    fetch(str(source), GOOD_SHA256, target)
+    fetch(str(source), GOOD_SHA256, target, LIMIT)
     source.unlink()
     before = target.stat()
-    fetch(str(source), GOOD_SHA256, target)
+    fetch(str(source), GOOD_SHA256, target, LIMIT)
     assert (target.stat().st_mtime_ns, target.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
 
 
 def test_a_wrong_archive_is_replaced(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True)
     target.write_bytes(BAD)
-    fetch(str(source), GOOD_SHA256, target)
+    fetch(str(source), GOOD_SHA256, target, LIMIT)
     assert only(target) == GOOD
 
 
 def test_a_checksum_may_have_capitals_nowhere_else_than_its_digits(source: Path, target: Path) -> None:
-    fetch(str(source), GOOD_SHA256.upper(), target)
+    fetch(str(source), GOOD_SHA256.upper(), target, LIMIT)
     assert only(target) == GOOD
 
 
@@ -216,22 +217,22 @@ def test_what_a_killed_download_left_is_removed_and_nothing_else(source: Path, t
     (target.parent / "tmp.zip").write_bytes(BAD)
     (target.parent / "tmp-archive.zip").write_bytes(BAD)
     (target.parent / "tmpfolder").mkdir()
-    fetch(str(source), GOOD_SHA256, target)
+    fetch(str(source), GOOD_SHA256, target, LIMIT)
     assert {path.name for path in target.parent.iterdir()} == kept | {target.name}
 
 
 def test_a_folder_in_place_of_the_archive_is_told_and_kept(source: Path, target: Path) -> None:
     target.mkdir(parents=True)
     assert refusal(source, target) == (
-        f"{target}: cannot be written: Is a directory; make room or give access, then retry"
+        f"{target}: cannot be written: Is a directory; a folder has its name: move it away, then retry"
     )
     assert list(target.parent.rglob("*")) == [target]
 
 
 def test_a_file_in_place_of_the_folder_is_told_and_kept(source: Path, target: Path) -> None:
     target.parent.parent.write_bytes(BAD)
-    with pytest.raises(UserError, match=r"archive\.zip: cannot be written: Not a directory; make room or give access"):
-        fetch(str(source), GOOD_SHA256, target)
+    with pytest.raises(UserError, match=r"archive\.zip: cannot be written: Not a directory; a file is in place of"):
+        fetch(str(source), GOOD_SHA256, target, LIMIT)
     assert target.parent.parent.read_bytes() == BAD
 
 
@@ -240,23 +241,23 @@ def test_a_file_in_place_of_the_folder_is_told_and_kept(source: Path, target: Pa
 
 def test_an_archive_is_downloaded_once(server: Server, target: Path) -> None:
     url = server.url("/a.zip", (200, GOOD))
-    fetch(url, GOOD_SHA256, target)
+    fetch(url, GOOD_SHA256, target, LIMIT)
     assert only(target) == GOOD
-    fetch(url, GOOD_SHA256, target)
+    fetch(url, GOOD_SHA256, target, LIMIT)
     assert server.requests == ["/a.zip"]
 
 
 def test_a_wrong_archive_is_downloaded_again(server: Server, target: Path) -> None:
     target.parent.mkdir(parents=True)
     target.write_bytes(GOOD[:-1])
-    fetch(server.url("/a.zip", (200, GOOD)), GOOD_SHA256, target)
+    fetch(server.url("/a.zip", (200, GOOD)), GOOD_SHA256, target, LIMIT)
     assert only(target) == GOOD
     assert server.requests == ["/a.zip"]
 
 
 def test_a_redirection_is_followed(server: Server, target: Path) -> None:
     server.url("/b.zip", (200, GOOD))
-    fetch(server.url("/a.zip", (302, b"", {"Location": "/b.zip"})), GOOD_SHA256, target)
+    fetch(server.url("/a.zip", (302, b"", {"Location": "/b.zip"})), GOOD_SHA256, target, LIMIT)
     assert only(target) == GOOD
     assert server.requests == ["/a.zip", "/b.zip"]
 
@@ -287,9 +288,9 @@ def test_a_refusal_by_the_server_is_final(
     assert sleeps == []
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503])
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_trouble_of_the_server_is_waited_out(server: Server, target: Path, sleeps: list[float], status: int) -> None:
-    fetch(server.url("/a.zip", (status, b"later"), (status, b"later"), (200, GOOD)), GOOD_SHA256, target)
+    fetch(server.url("/a.zip", (status, b"later"), (status, b"later"), (200, GOOD)), GOOD_SHA256, target, LIMIT)
     assert only(target) == GOOD
     assert len(server.requests) == 3
     assert sleeps == [1, 2]
@@ -298,7 +299,7 @@ def test_trouble_of_the_server_is_waited_out(server: Server, target: Path, sleep
 @pytest.mark.parametrize("first", [(200, GOOD[:-9], {"Content-Length": str(len(GOOD))}), (200, GOOD[:-9])])
 @pytest.mark.usefixtures("sleeps")
 def test_a_download_cut_short_is_tried_again(server: Server, target: Path, first: tuple[Any, ...]) -> None:
-    fetch(server.url("/a.zip", first, (200, GOOD)), GOOD_SHA256, target)
+    fetch(server.url("/a.zip", first, (200, GOOD)), GOOD_SHA256, target, LIMIT)
     assert only(target) == GOOD
     assert len(server.requests) == 2
 
@@ -306,10 +307,12 @@ def test_a_download_cut_short_is_tried_again(server: Server, target: Path, first
 def test_lasting_trouble_of_the_server_is_told(server: Server, target: Path, sleeps: list[float]) -> None:
     url = server.url("/a.zip", (500, b"never"))
     message = refusal(url, target)
-    assert message.startswith(f"{url}: cannot be fetched after 4 attempts: 500 Server Error")
+    assert message.startswith(
+        f"{url}: cannot be fetched after 4 attempts: the server answers 500 Internal Server Error; "
+    )
     assert message.endswith(ELSEWHERE)
     assert len(server.requests) == 4
-    assert sleeps == [1, 2, 3]
+    assert sleeps == [1, 2, 4]
 
 
 @pytest.mark.usefixtures("sleeps")
@@ -338,7 +341,7 @@ def test_a_refused_connection_is_told(target: Path, sleeps: list[float], monkeyp
     assert message.startswith(f"{CLOSED}/a.zip: cannot be fetched after 4 attempts: ")
     assert "Connection refused" in message
     assert message.endswith(ELSEWHERE)
-    assert sleeps == [1, 2, 3]
+    assert sleeps == [1, 2, 4]
 
 
 @pytest.mark.parametrize(
@@ -424,7 +427,7 @@ def test_an_archive_is_downloaded_over_https(
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates["good"]))
     secure(server, certificates["good"])
-    fetch(server.url("/a.zip", (200, GOOD)), GOOD_SHA256, target)
+    fetch(server.url("/a.zip", (200, GOOD)), GOOD_SHA256, target, LIMIT)
     assert only(target) == GOOD
 
 
@@ -495,10 +498,10 @@ def index(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def test_a_wheel_is_fetched_with_pip_from_the_user_s_index(server: Server, index: Path, target: Path) -> None:
-    fetch("pip:ratings-archive==1.0", sha256(index), target)
+    fetch("pip:ratings-archive==1.0", sha256(index), target, LIMIT)
     assert only(target) == index.read_bytes()
     asked = len(server.requests)
-    fetch("pip:ratings-archive==1.0", sha256(index), target)
+    fetch("pip:ratings-archive==1.0", sha256(index), target, LIMIT)
     assert len(server.requests) == asked
 
 

@@ -7,6 +7,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+import stages.lib.errors  # noqa: F401 - before TensorFlow, which takes long to load: Ctrl-C is told in one line
+
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # results must not depend on the hardware at hand
 os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # oneDNN's kernels differ from one processor to the next

@@ -1,5 +1,6 @@
 """Trained factors as plain arrays: saved, loaded and scored without TensorFlow."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # train does without SciPy, which is slow to import
 
 PATH: Final = Path("models/factors.npz")
 PREDICT_BATCH: Final = 32  # rows in a batch of Keras' `predict`, over which batch_sum adds
+LARGEST: Final = float(np.finfo(np.float32).max) / 8  # score, with room for what bounds its rounding error
 INTERACTIONS: Final = ("dot", "batch_sum")
 
 
@@ -63,7 +65,7 @@ class Factors:
         """Read the factors.
 
         Raises:
-            UserError: the file is missing or damaged, or its arrays do not fit together or are not finite.
+            UserError: the file is missing or damaged, or its arrays do not fit together, are not finite or too large.
         """
         arrays = read_arrays(path)
         vectors = {name: arrays.get(name, np.empty(0)) for name in ("users", "movies", "user_bias", "movie_bias")}
@@ -84,6 +86,9 @@ class Factors:
             raise UserError(f"{path}: is not a file of factors: arrays are missing or do not fit together; {CURE}")
         if not all(np.isfinite(vector).all() for vector in (*vectors.values(), mean)):
             raise UserError(f"{path}: holds NaN or infinite numbers: training diverged; lower train.learning_rate")
+        lengths = (np.linalg.norm(part.astype(np.float64), axis=1).max(initial=0) for part in (users, movies))
+        if math.prod(lengths) + np.abs(movie_bias).max(initial=0) > LARGEST:
+            raise UserError(f"{path}: holds numbers so large that scores overflow; lower train.learning_rate")
         return cls(users, movies, user_bias, movie_bias, ids, float(mean), interaction)
 
     @classmethod

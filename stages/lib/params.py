@@ -1,6 +1,7 @@
 """Typed, checked view of ``params.yaml``."""
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,6 +18,14 @@ def _refuse_boolean(value: Any) -> Any:  # noqa: ANN401 - whatever YAML held
     if isinstance(value, bool):
         raise ValueError("must be a number, not a yes/no value")
     return value
+
+
+def _lower_checksum(value: Any) -> Any:  # noqa: ANN401 - whatever YAML held
+    if value is None:
+        return None
+    if not isinstance(value, str) or not re.fullmatch("[0-9a-fA-F]{64}", value):
+        raise ValueError("must be the 64 hexadecimal digits, as text, that `sha256sum ARCHIVE` prints")
+    return value.lower()
 
 
 Integer = Annotated[int, BeforeValidator(_refuse_boolean)]
@@ -39,7 +48,7 @@ class Data(Section):
 
     dataset: Literal["ml-100k", "ml-latest-small", "ml-1m"]
     archive: Annotated[str, Field(min_length=1)] | None
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+    sha256: Annotated[str | None, BeforeValidator(_lower_checksum)]
 
 
 class Split(Section):
@@ -194,8 +203,14 @@ def load_params(path: Path = PATH) -> Params:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
         raise UserError(f"{path}: not found: run from the top folder of the repository") from None
-    # The last four are what PyYAML lets through over values such as 2024-99-99 or !!bool maybe, and over deep nesting.
-    except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+    except yaml.MarkedYAMLError as error:
+        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        hint = "; indent with spaces, not with a tab" if "'\\t'" in str(error.problem) else ""
+        raise UserError(f"{path}: cannot be read as YAML: {where}{error.problem}{hint}") from None
+    except RecursionError:
+        raise UserError(f"{path}: cannot be read as YAML: it is nested too deeply") from None
+    # What PyYAML lets through over values such as 2024-99-99 or !!bool maybe.
+    except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
         raise UserError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: must hold the sections {', '.join(Params.model_fields)}; found {values!r:.80}")
@@ -220,7 +235,7 @@ def _explain(problem: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
         return f"{key} must be a section with the keys {keys}; found {problem['input']!r:.80}"
     if problem["type"] == "conflict":
         return str(problem["msg"])
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ").replace("a valid boolean", "true or false")
     return f"{key}: {message[0].lower() + message[1:]}; found {problem['input']!r:.80}"
 
 

@@ -20,6 +20,7 @@ VALIDATION: Final = PROCESSED / "validation.parquet"
 TEST: Final = PROCESSED / "test.parquet"
 USERS: Final = PROCESSED / "users.parquet"
 MOVIES: Final = PROCESSED / "movies.parquet"
+COLUMN_TYPES: Final = [pa.int32(), pa.int32(), pa.float32()]
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,18 @@ class Ratings:
             The ratings in the files' order.
 
         Raises:
-            UserError: a file is missing or damaged, or an index is out of range.
+            UserError: a file is missing or damaged, has no ratings, or holds what split never writes.
         """
         shape = len(read_table(USERS, ["user_id"])), len(read_table(MOVIES, ["movie_id"]))
         parts = []
         for path in paths:
             table = read_table(path, ["user", "movie", "rating"])
+            if table.schema.types != COLUMN_TYPES:
+                raise UserError(f"{path}: its columns are of other types than user, movie and rating have; {CURE}")
+            if path != VALIDATION and not len(table):
+                raise UserError(f"{path}: holds no ratings; {CURE}")
+            if not np.isfinite(table["rating"].to_numpy()).all():
+                raise UserError(f"{path}: holds a rating that is not a finite number; {CURE}")
             for name, count in (("user", shape[0]), ("movie", shape[1])):
                 indices = table[name].to_numpy()
                 if len(indices) and not 0 <= indices.min() <= indices.max() < count:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 RATING_COLUMNS: Final = ("user_id", "movie_id", "rating", "timestamp")
+LARGER: Final = 40  # times as much as the release itself a copy may hold: 25 million ratings laid out as ml-1m fit
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Release:
         movies: the archive's member that holds the movies.
         layout: how those two are written.
         scale: the lowest rating, the highest, and the step between ratings.
+        size: about how many bytes the ratings are when unpacked.
     """
 
     source: str
@@ -46,6 +48,12 @@ class Release:
     movies: str
     layout: Layout
     scale: tuple[float, float, float]
+    size: int
+
+    @property
+    def limit(self) -> int:
+        """Bytes that an archive, and each of its two members, may have at most."""
+        return LARGER * self.size
 
 
 CSV: Final = Layout(
@@ -85,6 +93,7 @@ RELEASES: Final = {
         movies="recbole/dataset_example/ml-100k/ml-100k.item",
         layout=RECBOLE,
         scale=(1.0, 5.0, 1.0),
+        size=2_000_000,
     ),
     "ml-latest-small": Release(
         source="https://files.grouplens.org/datasets/movielens/ml-latest-small.zip",
@@ -93,6 +102,7 @@ RELEASES: Final = {
         movies="ml-latest-small/movies.csv",
         layout=CSV,
         scale=(0.5, 5.0, 0.5),
+        size=2_500_000,
     ),
     "ml-1m": Release(
         source="https://files.grouplens.org/datasets/movielens/ml-1m.zip",
@@ -101,5 +111,6 @@ RELEASES: Final = {
         movies="ml-1m/movies.dat",
         layout=COLONS,
         scale=(1.0, 5.0, 1.0),
+        size=24_600_000,
     ),
 }

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from stages.lib.errors import UserError
+from stages.lib.errors import UserError, cannot_write
 
 DECIMALS = 6  # of the numbers in JSON and CSV files, so that noise in the last bits stays out of Git
+# What the readers of JSON, Parquet and npz raise over damage; MemoryError over a size that is made up.
+DAMAGE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error, pa.ArrowException)
 CURE = "run `dvc repro` to make it again, or `dvc checkout` to restore it"
 
 
@@ -56,9 +59,7 @@ def atomic(path: Path) -> Iterator[Path]:
             if unnamed is not None:
                 os.close(unnamed)
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written: {error.strerror or error}; make room or give access, then retry"
-        ) from error
+        raise cannot_write(path, error) from error
 
 
 def _open_unnamed(folder: Path) -> int | None:
@@ -101,12 +102,17 @@ def _rounded(value: Any, name: str) -> Any:  # noqa: ANN401 - any JSON value
     if isinstance(value, Mapping):
         return {key: _rounded(entry, f"{name}: {key}") for key, entry in value.items()}
     if isinstance(value, (float, np.floating)):
-        if not math.isfinite(value):
-            raise UserError(
-                f"{name} is {value}: training diverged or the data is degenerate; lower train.learning_rate"
-            )
+        _check_finite(value, name)
         return round(float(value), DECIMALS) + 0.0  # never -0.0
     return int(value) if isinstance(value, np.integer) else value
+
+
+def _check_finite(value: float | np.floating, name: str) -> None:
+    if not math.isfinite(value):
+        raise UserError(
+            f"{name} is {value}: training diverged or the data is degenerate; lower train.learning_rate or check the "
+            "ratings"
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -116,10 +122,14 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: the file is missing or is not a JSON object.
     """
     with _reading(path):
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
         if not isinstance(values, dict):
             raise ValueError("not a JSON object")
         return values
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"holds {name}, which is not JSON")
 
 
 def write_csv(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
@@ -128,7 +138,13 @@ def write_csv(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
     Args:
         path: the file to write.
         columns: arrays of the same length, by the name in the first line.
+
+    Raises:
+        UserError: a number is infinite or not a number.
     """
+    for name, column in columns.items():
+        for number, value in enumerate(column if column.dtype.kind == "f" else [], start=1):
+            _check_finite(float(value), f"{path.name}: {name} of row {number}")
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
@@ -159,14 +175,14 @@ def read_csv(path: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a table as Parquet, with the same bytes for the same table.
+    """Write a table as Parquet with checksums, with the same bytes for the same table.
 
     Args:
         path: the file to write.
         table: the table.
     """
     with atomic(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
@@ -177,7 +193,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     """
     with _reading(path):
         # Not pq.read_table, which also reads a folder of files and whose error over a missing column is a page long.
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             missing = set(columns or ()) - set(file.schema_arrow.names)
             if missing:
                 raise ValueError(f"no column {', '.join(sorted(missing))}")
@@ -202,11 +218,10 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     Raises:
         UserError: the file is missing, damaged or holds pickled objects.
     """
-    with _reading(path):
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
+    with _reading(path), path.open("rb") as file:
+        if not zipfile.is_zipfile(file):  # NumPy would advise to unpickle it
             raise ValueError("not an npz file")
-        with loaded:
+        with np.load(file, allow_pickle=False) as loaded:
             return {name: loaded[name] for name in loaded.files}
 
 
@@ -217,5 +232,5 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"{path}: not found; {CURE}") from None
-    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, pa.ArrowException) as error:
+    except DAMAGE as error:
         raise UserError(f"{path}: cannot be read ({error}); {CURE}") from error
