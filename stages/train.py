@@ -485,17 +485,18 @@ def save_model(model: keras.Model, path: Path) -> None:
         model: the model.
         path: a ``.keras`` file, which `keras.models.load_model` reads.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    # Keras saves to a path with its own suffix alone, which a file without a name has not.
+    with atomic(path) as temporary, tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / path.name
         model.save(saved)
         with zipfile.ZipFile(saved) as archive:
             members = {name: archive.read(name) for name in sorted(archive.namelist())}
-    metadata = json.loads(members["metadata.json"])
-    del metadata["date_saved"]
-    members["metadata.json"] = json.dumps(metadata, sort_keys=True).encode()
-    with atomic(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(zipfile.ZipInfo(name), content)
+        metadata = json.loads(members["metadata.json"])
+        del metadata["date_saved"]
+        members["metadata.json"] = json.dumps(metadata, sort_keys=True).encode()
+        with zipfile.ZipFile(temporary, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(zipfile.ZipInfo(name), content)
 
 
 def as_keras(factors: Factors) -> MatrixFactorization:

@@ -20,8 +20,7 @@ from stages import baselines, evaluate, extract, fetch, recommend, split
 from stages.lib import errors
 from stages.lib.factors import Factors
 from stages.lib.storage import CURE
-from tests.conftest import REPOSITORY, Ending, files, run
-from tests.test_pipeline import Repository, repository, started  # noqa: F401 - fixtures
+from tests.conftest import REPOSITORY, Ending, Repository, files, run
 from tests.test_storage import Bomb
 
 Main = Callable[[], None]
@@ -293,7 +292,7 @@ def test_too_little_memory(capsys: pytest.CaptureFixture[str]) -> None:
 # Under DVC
 
 
-def at_the_end_of_recommend(repository: Repository, place: Path, code: str) -> None:  # noqa: F811 - not the fixture
+def at_the_end_of_recommend(repository: Repository, place: Path, code: str) -> None:
     """Run code in the stage recommend just before its output gets its name."""
     (place / "sitecustomize.py").write_text(
         "import sys\n"
@@ -307,13 +306,13 @@ def at_the_end_of_recommend(repository: Repository, place: Path, code: str) -> N
 
 
 @pytest.fixture
-def hooked(repository: Repository) -> Iterator[Repository]:  # noqa: F811 - the fixture
+def hooked(repository: Repository) -> Iterator[Repository]:
     """The repository, in which a test may change what a stage does."""
     yield repository
     repository.env.pop("PYTHONPATH", None)
 
 
-def start_recommend(repository: Repository) -> subprocess.Popen[str]:  # noqa: F811 - not the fixture
+def start_recommend(repository: Repository) -> subprocess.Popen[str]:
     return subprocess.Popen(
         ["dvc", "repro", "--force", "--single-item", "recommend"],
         cwd=repository.folder,

@@ -11,10 +11,18 @@ import pytest
 from stages.lib.errors import UserError, one_line
 from tests.conftest import REPOSITORY, read_messages, run
 
-NAMES = ("broken_params", "broken_archives", "broken_data", "bad_network", "disk_and_process", "numbers")
+NAMES = (
+    "bad_command_lines",
+    "broken_params",
+    "broken_archives",
+    "broken_data",
+    "bad_network",
+    "disk_and_process",
+    "numbers",
+)
 FAMILIES = [Path(__file__).with_name(f"test_{name}.py") for name in NAMES]
-# Told of the command line, and held by tests/test_recommend.py and tests/test_train.py in processes of their own.
-ELSEWHERE = ("--k: must", "--user: there", "train.{name}: needs", "training diverged", "{requirement}: pip cannot")
+# Held by tests/test_train.py and tests/test_fetch.py in processes of their own.
+ELSEWHERE = ("train.{name}: needs", "training diverged", "{requirement}: pip cannot")
 
 
 def templates() -> list[tuple[str, str]]:
