@@ -17,7 +17,7 @@ test-slow: $(ENV)  ## run the tests that take minutes: perturbations, kills, swe
 	$(RUN) python -m pytest -m slow
 
 messages: $(ENV)  ## write tests/messages.txt, which the tests compare with
-	$(RUN) python -m pytest --messages tests/test_b[ar]*_*.py tests/test_disk_and_process.py tests/test_numbers.py
+	$(RUN) python -m pytest --messages tests/test_broken_*.py tests/test_bad_network.py tests/test_disk_and_process.py tests/test_numbers.py
 
 SECONDS ?= 300
 fuzz: $(ENV)  ## [SECONDS=300]: look for inputs that end in an uncaught exception
