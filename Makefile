@@ -25,7 +25,7 @@ test-browser: $(VENV)/.installed-explore  ## the tests that need a browser: Debi
 	$(RUN) python -m pytest -m browser
 
 messages: $(ENV)  ## write tests/messages.txt, which the tests compare with
-	$(RUN) python -m pytest --messages tests/test_broken_*.py tests/test_bad_network.py tests/test_disk_and_process.py tests/test_numbers.py
+	$(RUN) python -m pytest --messages tests/test_bad_*.py tests/test_broken_*.py tests/test_disk_and_process.py tests/test_numbers.py
 
 SECONDS ?= 300
 fuzz: $(ENV)  ## [SECONDS=300]: look for inputs that end in an uncaught exception
