@@ -244,13 +244,18 @@ def ending(request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.Captur
 def check_message(request: pytest.FixtureRequest, line: str) -> None:
     """Compare a test's message with `MESSAGES`, or collect it with ``--messages``."""
     assert re.fullmatch("error: .{20,}", line), line
-    function, _, case = request.node.name.removeprefix("test_").partition("[")
-    title = function.replace("_", " ") + (f": {case[:-1]}" if case else "")
+    title = title_of(request.node)
     plain = re.sub(r"(127\.0\.0\.1|localhost):\d{4,}", r"\1:PORT", line)
     if request.config.getoption("--messages"):
         request.config.stash[collected].setdefault(request.path.name, {})[title] = plain
     else:
         assert read_messages().get(request.path.name, {}).get(title) == plain, "run `make messages` and read the change"
+
+
+def title_of(test: pytest.Item) -> str:
+    """Give a test's name as `MESSAGES` has it."""
+    function, _, case = test.name.removeprefix("test_").partition("[")
+    return function.replace("_", " ") + (f": {case[:-1]}" if case else "")
 
 
 def read_messages() -> dict[str, dict[str, str]]:
@@ -279,9 +284,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write what was collected."""
+    """Write what was collected, and keep what tests have that were skipped here."""
     if session.config.getoption("--messages"):
-        text = INTRODUCTION
-        for name, messages in sorted(session.config.stash[collected].items()):
-            text += f"\n{name}\n" + "".join(f"  {title}\n    {line}\n" for title, line in messages.items())
+        text, former, now = INTRODUCTION, read_messages(), session.config.stash[collected]
+        for name in sorted(now):
+            text += f"\n{name}\n"
+            for title in dict.fromkeys(title_of(test) for test in session.items if test.path.name == name):
+                line = now[name].get(title) or former.get(name, {}).get(title)
+                text += f"  {title}\n    {line}\n" if line else ""
         MESSAGES.write_text(text, encoding="utf-8")
