@@ -31,9 +31,10 @@ SECONDS ?= 300
 fuzz: $(ENV)  ## [SECONDS=300]: look for inputs that end in an uncaught exception
 	$(RUN) python -m tools.fuzz --seconds $(SECONDS)
 
-audit: $(ENV)  ## check that the installed packages are those of requirements.lock and fit together
+audit: $(ENV)  ## check that every package of requirements.lock is installed in its version and that all fit together
 	$(RUN) python -m pip check
 	$(RUN) python -m pip install --quiet --disable-pip-version-check --dry-run --no-index --require-hashes --requirement requirements.lock
+	@echo "Every package of requirements.lock is installed in its version."
 
 lint: $(ENV)  ## check style and types
 	$(RUN) ruff check .

@@ -25,7 +25,7 @@ from stages.lib.errors import run
 from stages.lib.factors import Factors
 from stages.lib.heldout import HeldOut
 from stages.lib.metrics import COLUMNS, CURVES, LOWER_IS_BETTER
-from stages.lib.params import Params, Section, load_params
+from stages.lib.params import Params, flat, load_params
 from stages.lib.ratings import MOVIES, TRAIN, USERS, VALIDATION, Ratings
 from stages.lib.similar import cosines
 from stages.lib.storage import read_csv, read_json, read_table, write_text
@@ -44,7 +44,6 @@ MAPPED = 300  # movies on the map
 RANKS = 400  # points of a line over all movies
 LABELLED = 24  # of them, at most
 GROUPS = ((0, 0), (1, 4), (5, 19), (20, 49), (50, 199), (200, 2**31 - 1))  # of movies, by their ratings in train
-PLACE = "data.archive"  # a place on somebody's machine, which says nothing about the result
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
 # What is drawn in these colours takes its colour from the page's style, which knows light from dark.
@@ -222,16 +221,12 @@ def render(shown: Run) -> str:
     )
 
 
-def parameters(section: Section, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def parameters(params: Params) -> Iterator[tuple[str, Any]]:
     """Give the dotted name and the value of every parameter but the archive's place."""
-    for key in type(section).model_fields:
-        if f"{prefix}{key}" == PLACE:
-            continue
-        value = getattr(section, key)
-        if isinstance(value, Section):
-            yield from parameters(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    # That is somebody's machine, which says nothing about the result.
+    yield from (("data.dataset", params.data.dataset), ("data.sha256", params.data.sha256))
+    for name in ("split", "train", "evaluate", "baselines", "recommend"):
+        yield from flat(getattr(params, name), f"{name}.")
 
 
 def table(metrics: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -505,7 +500,9 @@ def loss(shown: Run) -> Chart:
         values = history.get(key, np.empty(0))
         known = np.isfinite(values)
         if known.any():
-            axes.plot(history["epoch"][known], values[known], color=SERIES[number], label=label, marker=MARKERS[number])
+            axes.plot(
+                history["epoch"][known] + 1, values[known], color=SERIES[number], label=label, marker=MARKERS[number]
+            )
             words.append(f"{label} from {values[known][0]:.4f} to {values[known][-1]:.4f}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="epoch", ylabel="squared error + L2 (stars²)" if shown.predicts_ratings else "cross entropy + L2")
@@ -622,7 +619,7 @@ def movie_map(shown: Run) -> Chart:
     share = float((sizes[:2] ** 2).sum() / max((sizes**2).sum(), 1e-12))
     text = (
         f"The {len(chosen)} most rated movies in the plane of the two main directions of their vectors, which holds "
-        f"{share:.0%} of their variance; movies that are close are recommended to the same people."
+        f"{share:.0%} of their variance: the closer two are, the more alike are their scores, but for the biases."
     )
     return finish(made, "map", "A map of the movies", text, tooltips)
 

@@ -38,6 +38,16 @@ def test_worse_is_further_than_the_tolerance_in_the_wrong_direction(
     assert Difference("f", "m", before, now, rule(better)).worse is worse
 
 
+@pytest.mark.parametrize(
+    ("better", "now", "verdict"),
+    [("higher", 0.4, "worse"), ("same", 0.6, "changed"), ("same", 0.4, "changed"), ("same", None, "worse")],
+)
+def test_what_has_no_better_way_is_changed_and_not_worse(better: str, now: float | None, verdict: str) -> None:
+    difference = Difference("f", "m", 0.5, now, rule(better))
+    assert difference.worse
+    assert difference.verdict == difference.row()[-1] == verdict
+
+
 def test_a_row_shows_six_decimals_and_the_relative_change() -> None:
     row = Difference("f.json", "map", 0.2, 0.1900001, rule("higher", 0)).row()
     assert row == ["f.json", "map", "0.2", "0.19", "-0.010000", "-5.00%", "worse"]

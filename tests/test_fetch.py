@@ -621,3 +621,11 @@ def test_the_stage_keeps_a_good_archive_when_the_next_is_wrong(project: Path, tm
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'bad.zip'}: the archive's SHA-256 is")
     assert files(project) == before
+
+
+def test_an_archive_that_is_not_read_because_the_right_one_is_here_is_told(project: Path) -> None:
+    assert stage(project, "fetch").stderr.count("is not read") == 0
+    set_params(project, data__archive="/nowhere/at/all.zip")
+    result = stage(project, "fetch")
+    assert result.returncode == 0
+    assert result.stderr == "data/raw/archive.zip: is here with the right checksum; data.archive is not read\n"

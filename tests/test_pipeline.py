@@ -198,7 +198,7 @@ def test_compare_passes_where_nothing_changed_and_fails_where_a_metric_is_worse(
     repository("dvc", "exp", "run", "--quiet", "-S", "train.learning_rate=5e-5")
     worse = compared(repository, "HEAD")
     assert worse.returncode == 1
-    assert "worse than HEAD by more than tolerances.yaml allows: " in worse.stderr
+    assert "worse than HEAD, or changed, by more than tolerances.yaml allows: " in worse.stderr
     assert "metrics/evaluate.json: rmse" in worse.stderr
     before = json.loads(repository("git", "show", "HEAD:metrics/evaluate.json"))["rmse"]
     now = repository.metrics("evaluate.json")["rmse"]
@@ -213,7 +213,8 @@ def test_compare_passes_where_nothing_changed_and_fails_where_a_metric_is_worse(
 def test_compare_fails_on_what_cannot_be_read(repository: Repository) -> None:
     nowhere = compared(repository, "nowhere")
     assert nowhere.returncode == 1
-    assert "unknown Git revision 'nowhere'" in nowhere.stderr
+    expected = "error: REV=nowhere: unknown Git revision 'nowhere'; give a commit, branch, tag or experiment\n"
+    assert nowhere.stderr == expected
     path = repository.folder / "metrics/evaluate.json"
     path.write_text("{")
     broken = compared(repository, "HEAD")

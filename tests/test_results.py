@@ -1,12 +1,14 @@
 """The table at the end of a run: this model, the last committed run where it differs, and the baselines."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from stages.lib.errors import UserError
 from stages.lib.metrics import COLUMNS
-from tests.conftest import run
+from tests.conftest import REPOSITORY, run, set_params
 from tools import results
 
 BASELINES = {"popularity": dict.fromkeys(COLUMNS, 0.25) | {"rmse": None, "mae": None}}
@@ -21,6 +23,7 @@ def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write(folder, "split", {"ratings": 1000, "movies": 20, "users": 10})
     write(folder, "evaluate", dict.fromkeys(COLUMNS, 0.5))
     write(folder, "baselines", BASELINES)
+    shutil.copy(REPOSITORY / "params.yaml", tmp_path)
     for command in (
         ["init", "--quiet"],
         ["add", "--all"],
@@ -72,3 +75,16 @@ def test_green_is_better(column: str, value: float, color: str) -> None:
 def test_without_a_commit_there_is_nothing_to_compare_with(committed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(committed, "rm", "-r", "../.git").returncode == 0
     assert list(table(capsys)) == ["this model", "popularity"]
+
+
+def test_the_scores_of_a_ranking_model_have_no_rating_errors(
+    committed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_params(committed.parent, train__loss="softmax")
+    assert table(capsys)["this model"] == ["0.5000"] * 7 + ["-", "-"]
+
+
+def test_a_parameter_that_no_stage_knows_is_told(committed: Path) -> None:
+    set_params(committed.parent, train__embeding_size=20)
+    with pytest.raises(UserError, match=r"train.embeding_size is not a parameter; did you mean 'embedding_size'\?"):
+        results.main()

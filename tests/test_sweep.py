@@ -29,7 +29,7 @@ def test_a_grid_of_four_is_run_and_sorted(jobs: str, repository: Repository) -> 
     settings = ["train.embedding_size=3,4", "train.learning_rate=5e-4,1e-3"]
     output = repository(sys.executable, "-m", "tools.sweep", *settings, "--jobs", jobs)
     assert "4 experiments, by map" in output
-    rows = [re.findall(r"[\w.-]+", line) for line in output.splitlines() if "sweep-" in line]
+    rows = [re.findall(r"[\w.-]+", line) for line in output.splitlines() if "sweep-" in line and "│" in line]
     assert sorted((row[1], float(row[2])) for row in rows) == [("3", 5e-4), ("3", 1e-3), ("4", 5e-4), ("4", 1e-3)]
     scores = [float(row[3]) for row in rows]
     assert scores == sorted(scores, reverse=True)
@@ -38,8 +38,25 @@ def test_a_grid_of_four_is_run_and_sorted(jobs: str, repository: Repository) -> 
     exps = repository.folder / ".dvc/tmp/exps"
     assert [path.name for path in exps.glob("standalone/*")] == []
     assert [path.name for path in exps.glob("tmp*")] == []
-    for row in rows:
-        repository("dvc", "exp", "remove", row[0])
+    forget = next(line for line in output.splitlines() if line.startswith("To forget them: "))
+    assert sorted(forget.split()[6:]) == sorted(row[0] for row in rows)
+    repository("dvc", "exp", "run", "--temp", "--name", "another", "--set-param", "recommend.k=4")
+    repository(*forget.removeprefix("To forget them: ").split())
+    assert repository("dvc", "exp", "list", "--name-only").split().count("another") == 1
+    assert "sweep-" not in repository("dvc", "exp", "list", "--name-only")
+    repository("dvc", "exp", "remove", "another")
+
+
+def test_what_failed_has_no_metrics_and_is_told_with_its_reason(repository: Repository) -> None:
+    result = repository.attempt(sys.executable, "-m", "tools.sweep", "evaluate.k=0,3")
+    assert result.returncode == 1
+    row = next(line for line in result.stdout.splitlines() if "sweep-" in line and re.search(r"│ +0 +│", line))
+    assert [cell.strip() for cell in row.split("│")[3:-1]] == ["-"] * 5
+    assert "1 of 2 experiments failed: sweep-" in result.stderr.splitlines()[-1]
+    assert "evaluate.k: input should be greater than or equal to 1; found 0" in result.stderr.splitlines()[-1]
+    forget = next(line for line in result.stdout.splitlines() if line.startswith("To forget them: "))
+    repository("bash", "-c", forget.removeprefix("To forget them: "))
+    assert "sweep-" not in repository("dvc", "exp", "show", "--csv")
 
 
 def test_a_sweep_over_k_trains_nothing(repository: Repository) -> None:
@@ -49,7 +66,7 @@ def test_a_sweep_over_k_trains_nothing(repository: Repository) -> None:
     assert "Running stage 'train'" not in result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("settings", [["train.epochs"], ["=3"], ["train.epochs=1", "--jobs", "0"]])
+@pytest.mark.parametrize("settings", [["train.epochs"], ["=3"], ["train.epoch=1,2"], ["train.epochs=1", "--jobs", "0"]])
 def test_wrong_settings_are_refused(settings: list[str], repository: Repository) -> None:
     result = repository.attempt(sys.executable, "-m", "tools.sweep", *settings)
     assert result.returncode == 1

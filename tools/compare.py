@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 import dvc.api
 import yaml
 from dvc.exceptions import DvcException
+from dvc.scm import RevError
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
@@ -53,6 +54,13 @@ class Difference:
             return abs(change) > self.rule.tolerance
         return (-change if self.rule.better == "higher" else change) > self.rule.tolerance
 
+    @property
+    def verdict(self) -> str:
+        """What to say of it: ``worse``, ``changed`` where neither way is better, or nothing."""
+        if not self.worse:
+            return ""
+        return "changed" if self.rule.better == "same" and self.now is not None else "worse"
+
     def row(self) -> list[str]:
         """Lay it out."""
         cells = ["-" if value is None else f"{value:.6f}".rstrip("0").rstrip(".") for value in (self.before, self.now)]
@@ -60,7 +68,7 @@ class Difference:
         if self.before is not None and self.now is not None:
             change = f"{self.now - self.before:+.6f}"
             relative = f"{(self.now - self.before) / self.before:+.2%}" if self.before else "-"
-        return [self.file, self.metric, *cells, change, relative, "worse" if self.worse else ""]
+        return [self.file, self.metric, *cells, change, relative, self.verdict]
 
 
 def main() -> None:
@@ -77,8 +85,8 @@ def main() -> None:
     worse = [f"{difference.file}: {difference.metric}" for difference in changed if difference.worse]
     if worse:
         raise UserError(
-            f"worse than {arguments.rev} by more than {TOLERANCES} allows: {', '.join(worse)}; mend it or, if the "
-            "change is meant, say so in the pull request and change the tolerance"
+            f"worse than {arguments.rev}, or changed, by more than {TOLERANCES} allows: {', '.join(worse)}; mend that "
+            "or, if it is meant, say so in the pull request and change the tolerance"
         )
 
 
@@ -129,6 +137,8 @@ def read(path: str, rev: str | None) -> Any:  # noqa: ANN401 - metrics
         found = dvc.api.metrics_show(path, rev=rev)
     except (DvcException, OSError, ValueError) as error:
         reason = error.__cause__ or error
+        if isinstance(reason, RevError):
+            raise UserError(f"REV={rev}: {reason}; give a commit, branch, tag or experiment") from None
         raise UserError(f"{path}: cannot be read in {rev or 'the workspace'}: {reason}; run `dvc repro`") from None
     if not found:
         raise UserError(f"{path}: holds no metrics in {rev or 'the workspace'}; run `dvc repro`")

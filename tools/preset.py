@@ -43,7 +43,7 @@ def main() -> None:
     command = ["dvc", "exp", "run", *(part for setting in settings for part in ("-S", setting))]
     print(shlex.join(command), flush=True)
     if subprocess.run(command, check=False).returncode:  # noqa: S603 - no shell
-        raise UserError("the pipeline failed: see above")
+        raise UserError("the pipeline failed: see above; `git checkout . && dvc checkout` undoes the changes")
     sys.argv[1:] = []
     results.main()
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from stages.lib.errors import run
 from stages.lib.metrics import COLUMNS, LOWER_IS_BETTER
+from stages.lib.params import load_params
 from stages.lib.storage import read_json
 
 METRICS = Path("metrics")
@@ -21,8 +22,11 @@ COMMITTED = "last committed"
 
 def main() -> None:
     """Print the table of the metrics in the workspace."""
+    params = load_params()  # DVC passes over what no stage reads, such as a name with a slip in it
     split, this = read_json(METRICS / "split.json"), read_json(METRICS / "evaluate.json")
-    rows, before = {THIS: this}, committed(METRICS / "evaluate.json")
+    before = committed(METRICS / "evaluate.json")
+    shown = this | dict.fromkeys(LOWER_IS_BETTER) if params.train.loss == "softmax" else this  # no ratings, no errors
+    rows = {THIS: shown}
     if before is not None and before != this:
         rows[COMMITTED] = before
     rows |= read_json(METRICS / "baselines.json")

@@ -1,6 +1,7 @@
 """Run the pipeline for every combination of some parameters, as queued DVC experiments, and show the sorted results."""
 
 import argparse
+import difflib
 import re
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from rich.table import Table
 
 from stages.lib.errors import UserError, run
 from stages.lib.metrics import LOWER_IS_BETTER
+from stages.lib.params import flat, load_params
 
+SUCCESS = "Success"
 METRICS = ("map", "precision", "recall", "ndcg", "rmse")
 
 
@@ -25,9 +28,15 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="experiments at a time")
     parser.add_argument("--sort", choices=METRICS, default="map", help="metric to sort by, best first")
     arguments = parser.parse_args()
+    known = [name for name, _ in flat(load_params())]
     for setting in arguments.settings:
         if not re.fullmatch(r"[\w.]+=.+", setting):
             raise UserError(f"SET: {setting!r} is not section.key=value,value,...")
+        parameter = setting.split("=")[0]
+        if parameter not in known:
+            close = difflib.get_close_matches(parameter, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "params.yaml holds them all"
+            raise UserError(f"SET: {parameter} is not a parameter; {hint}")
     if arguments.jobs < 1:
         raise UserError(f"JOBS: must be at least 1; found {arguments.jobs}")
     with Repo() as repo:
@@ -43,11 +52,20 @@ def main() -> None:
         _dvc("queue", "stop", "--kill")
     rows = results(name)
     show(rows, [setting.split("=")[0] for setting in arguments.settings], arguments.sort)
-    failed = [row["Experiment"] for row in rows if row["State"] != "Success"]
+    done = [str(row["Experiment"]) for row in rows if row["State"] == SUCCESS]
+    failed = [str(row["Experiment"]) for row in rows if row["State"] != SUCCESS]
+    commands = (("dvc exp remove", done), ("dvc queue remove", failed))
+    print("\nTo forget them: " + " && ".join(" ".join((command, *names)) for command, names in commands if names))
     if failed:
-        raise UserError(
-            f"{len(failed)} of {len(rows)} experiments failed: {', '.join(failed)}; see `dvc queue logs NAME`"
-        )
+        reasons = "; ".join(f"{name}: {reason(name)}" for name in failed)
+        raise UserError(f"{len(failed)} of {len(rows)} experiments failed: {reasons}")
+
+
+def reason(name: str) -> str:
+    """Give the line that a failed experiment ended in, or say where all that it printed is."""
+    logs = subprocess.run(["dvc", "queue", "logs", name], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    errors = [line.removeprefix("error: ") for line in logs.stdout.splitlines() if line.startswith("error: ")]
+    return errors[-1] if errors else f"see `dvc queue logs {name}`"
 
 
 def results(name: str) -> list[dict[str, Any]]:
@@ -72,6 +90,8 @@ def show(rows: list[dict[str, Any]], parameters: list[str], sort: str) -> None:
     """
 
     def value(row: dict[str, Any], name: str) -> Any:  # noqa: ANN401 - a metric or parameter
+        if row["State"] != SUCCESS and name in METRICS:  # what is there is the commit's that it began from
+            return None
         return row.get(name, row.get(f"metrics/evaluate.json:{name}", row.get(f"params.yaml:{name}")))
 
     def order(row: dict[str, Any]) -> float:

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -185,6 +186,16 @@ class Loader(yaml.SafeLoader):
                     raise yaml.MarkedYAMLError(problem=f"{key.value!r:.80} is given twice", problem_mark=key.start_mark)
                 seen.add(key.value)
         return node
+
+
+def flat(section: Section, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Give the dotted name and the value of every parameter of a section, in its order."""
+    for key in type(section).model_fields:
+        value = getattr(section, key)
+        if isinstance(value, Section):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def load_params(path: Path = PATH) -> Params:
