@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import shutil
 import stat
 import zipfile
 import zlib
@@ -58,6 +59,7 @@ def extract(path: Path, release: Release) -> tuple[pa.Table, pa.Table]:
     movie_text, rating_text = _read(path, release)
     movies = _parse_movies(movie_text, release)
     ratings = _parse_ratings(rating_text, release)
+    del movie_text, rating_text  # longer than the tables, and checking needs room too
     _check_ratings(ratings, movies, release)
     return ratings, movies
 
@@ -135,8 +137,12 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, layout: Layout) -
     """Give the text of a member, a tab in place of a separator that is longer than Arrow takes."""
     name, separator = member.filename, layout.separator
     # Piece by piece, no more than the size that the member declares, and against its checksum.
+    # A join of all the pieces would hold everything twice.
+    text = io.BytesIO()
     with archive.open(member) as file:
-        data = b"".join(iter(lambda: file.read(MOST_BYTES // 4), b""))
+        shutil.copyfileobj(file, text, MOST_BYTES // 4)
+    data = text.getvalue()
+    del text
     if not data or data.isspace():
         raise UserError(f"{name}: is empty; {WRONG_RELEASE}")
     if len(separator) == 1:
