@@ -212,6 +212,19 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def here(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project where every stage has run, as the working directory."""
+    monkeypatch.chdir(finished)
+    return finished
+
+
+@pytest.fixture
+def no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep pytest's arguments from the stages."""
+    monkeypatch.setattr(sys, "argv", ["stage"])
+
+
 Ending = Callable[..., str]
 
 

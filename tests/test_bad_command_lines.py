@@ -20,13 +20,6 @@ CASES = {
 }
 
 
-@pytest.fixture
-def here(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project where every stage has run, as the working directory."""
-    monkeypatch.chdir(finished)
-    return finished
-
-
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("case", CASES)
 def test_recommend(case: str, ending: Ending, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from stages.lib.storage import CURE
 from tests.conftest import REPOSITORY, Ending, Repository, files, run
 from tests.test_storage import Bomb
 
+pytestmark = pytest.mark.usefixtures("no_arguments")
 Main = Callable[[], None]
 STAGES: dict[str, tuple[Main, str]] = {
     "fetch": (fetch.main, "data/raw"),
@@ -33,19 +34,6 @@ STAGES: dict[str, tuple[Main, str]] = {
     "recommend": (recommend.main, "data"),
 }
 each_stage = pytest.mark.parametrize("name", STAGES)
-
-
-@pytest.fixture(autouse=True)
-def _no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep pytest's arguments from the stages."""
-    monkeypatch.setattr(sys, "argv", ["stage"])
-
-
-@pytest.fixture
-def here(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project where every stage has run, as the working directory."""
-    monkeypatch.chdir(finished)
-    return finished
 
 
 def stale(name: str) -> None:

@@ -226,9 +226,10 @@ def test_no_text_overflows(opened: "tuple[Page, Seen]", width: int) -> None:
 
 @pytest.mark.browser
 def test_mistakes_are_told_on_the_page(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    testing = pytest.importorskip("streamlit.testing.v1")
+    from streamlit.testing.v1 import AppTest  # installed by `make test-browser` alone
+
     monkeypatch.chdir(finished)
-    app = testing.AppTest.from_file(str(finished / "tools/explore_app.py"), default_timeout=PATIENCE)
+    app = AppTest.from_file(str(finished / "tools/explore_app.py"), default_timeout=PATIENCE)
     app.run()
     next(field for field in app.multiselect if field.label == "Movies you like").select(5).run()
     assert not app.error

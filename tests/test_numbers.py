@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,8 @@ from stages.lib.storage import read_table, write_csv, write_table
 from tests.conftest import Ending, set_params
 from tests.test_train import ENCODED, SOFTMAX, set_ratings, train_here
 
+pytestmark = pytest.mark.usefixtures("no_arguments")
 Pairs = list[tuple[int, int, float]]
-
-
-@pytest.fixture(autouse=True)
-def _no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep pytest's arguments from the stages."""
-    monkeypatch.setattr(sys, "argv", ["stage"])
-
-
-@pytest.fixture
-def here(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project where every stage has run, as the working directory."""
-    monkeypatch.chdir(finished)
-    return finished
 
 
 def put(pairs: Pairs) -> None:

@@ -21,7 +21,8 @@ REGION = "us-east-1"
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server that speaks S3, with a bucket named store."""
-    boto3 = pytest.importorskip("boto3", reason="needs the packages of `make test-slow`")
+    import boto3  # installed by `make test-slow` alone, as the other files are collected without it
+
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
