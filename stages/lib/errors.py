@@ -54,8 +54,10 @@ def cannot_write(path: Path, error: OSError) -> UserError:
     Returns:
         The error, with the cure where the reason is one of the usual ones.
     """
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    return UserError(f"{path}: cannot be written: {reason}; {CURES.get(error.errno or 0, 'mend that')}, then retry")
+    # Pooch raises one of its own over a closed folder, without a number and with the folder's whole path.
+    number = error.errno or (errno.EACCES if isinstance(error, PermissionError) else 0)
+    reason = os.strerror(number) if number else str(error)
+    return UserError(f"{path}: cannot be written: {reason}; {CURES.get(number, 'mend that')}, then retry")
 
 
 def run(main: Callable[[], None]) -> None:
