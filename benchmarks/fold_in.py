@@ -1,15 +1,12 @@
-"""Measure folding in: people left out of training against the same people trained, and write metrics/fold_in.json.
+"""Measure folding in: users left out of training against the same users trained, and write metrics/fold_in.json.
 
 A tenth of the users is left out, the model is trained on the others, and they are folded in from their train ratings.
 Their lists are measured on their test ratings, and so are those that they get from a model trained on everybody.
 """
 
-import argparse
 import contextlib
 import dataclasses
-import json
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,20 +15,17 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.comparison import QUANTILE, K, has_preset, interval, rounded
-from benchmarks.measure import measure as run_command
-from benchmarks.measure import workspace
-from stages.lib.errors import run
-from stages.lib.factors import Factors
-from stages.lib.fold_in import fold_in
-from stages.lib.heldout import HeldOut, evaluate
-from stages.lib.params import load_params
-from stages.lib.ratings import TEST, TRAIN, USERS, Ratings
-from stages.lib.releases import RELEASES
-from stages.lib.storage import atomic, read_table, write_table
+from benchmarks.comparison import QUANTILE, K, interval, tuned_models
+from benchmarks.measure import keep, run_stage, source_parser, split_workspace, workspace
+from recommender.data.interactions import Interactions
+from recommender.errors import run
+from recommender.evaluation.heldout import HeldOut, evaluate
+from recommender.paths import FACTORS, FOLD_IN, TEST, TRAIN, USERS
+from recommender.ranking import fold_in
+from recommender.ranking.factors import Factors
+from recommender.storage import read_table, write_table
+from tools.console import show_table
 from tools.experiments import data_source
 from tools.preset import PURPOSES, preset
 
@@ -43,132 +37,91 @@ Values = dict[str, Any]
 
 def main() -> None:
     """Measure the default model and the presets on one data set and print the table."""
-    parser = argparse.ArgumentParser(prog="make fold-in", description=__doc__)
-    parser.add_argument("--dataset", choices=sorted(RELEASES), default="ml-100k")
-    parser.add_argument("--archive", help="a path or address in place of the release's own")
-    parser.add_argument("--sha256", help="its checksum; computed from a file where not given")
-    arguments = parser.parse_args()
+    arguments = source_parser("make fold-in", __doc__).parse_args()
     source = data_source(arguments.dataset, arguments.archive, arguments.sha256)
     with tempfile.TemporaryDirectory() as folder:
         result = compare(Path(folder), source)
-    whole = json.loads(OUTPUT.read_text(encoding="utf-8")) if OUTPUT.exists() else {}
-    whole[arguments.dataset] = result
-    with atomic(OUTPUT) as temporary:
-        temporary.write_text(json.dumps(rounded(whole), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    keep(OUTPUT, arguments.dataset, result)
     show(arguments.dataset, result)
 
 
 def compare(folder: Path, source: Values) -> Values:
-    """Measure every kind of model on one data set.
-
-    Args:
-        folder: for two scratch copies.
-        source: the parameters that select the data.
-
-    Returns:
-        By model what `measured` gives.
-    """
-    everybody, others = folder / "everybody", folder / "others"
-    workspace(everybody, source)
-    for name in ("fetch", "extract", "split"):
-        run_command([sys.executable, "-m", f"stages.{name}"], everybody)
+    """Measure each model on one data set, in two scratch copies under a folder: see `measured`."""
+    dataset = source["data.dataset"]
+    everybody, others = split_workspace(folder / "everybody", source), folder / "others"
     shutil.copytree(everybody, others)
     with contextlib.chdir(everybody):
-        train, test = Ratings.read(TRAIN), Ratings.read(TEST)
-        users = read_table(USERS)
-    people = left_out(train.shape[0])
-    rest = np.setdiff1d(np.arange(train.shape[0], dtype=np.int32), people)
-    for path, ratings in ((TRAIN, of_users(train, rest)), (TEST, of_users(test, rest))):
-        columns = {"user": ratings.users, "movie": ratings.movies, "rating": ratings.values}
-        write_table(others / path, pa.table(columns))
+        train, test, users = Interactions.read(TRAIN), Interactions.read(TEST), read_table(USERS)
+    people = left_out(train.num_users)
+    rest = np.setdiff1d(np.arange(train.num_users, dtype=np.int32), people)
+    for path, part in ((TRAIN, of_users(train, rest)), (TEST, of_users(test, rest))):
+        write_table(others / path, pa.table({"user": part.users, "item": part.items, "rating": part.ratings}))
     write_table(others / USERS, users.take(pa.array(rest)))
     known = of_users(train, people)
     held_out = HeldOut.of(of_users(test, people), known, QUANTILE)
-    purposes = [name for name in PURPOSES if has_preset(name, source["data.dataset"])]
-    models = {"default": {}, **{name: preset(name, source["data.dataset"]) for name in purposes}}
+    models: dict[str, Values] = {"default": {}}
+    models |= {name: preset(name, dataset) for name in PURPOSES if name in tuned_models(dataset)}
     return {
-        name: measured(everybody, others, {**source, **values}, people, known, held_out)
-        for name, values in models.items()
+        name: measured(everybody, others, source | values, people, known, held_out) for name, values in models.items()
     }
 
 
-def left_out(users: int) -> NDArray[np.int32]:
+def left_out(num_users: int) -> NDArray[np.int32]:
     """Draw the users who are left out, ascending."""
-    drawn = np.random.default_rng(SEED).permutation(users)[: round(users * SHARE)]
+    drawn = np.random.default_rng(SEED).permutation(num_users)[: round(num_users * SHARE)]
     return np.sort(drawn).astype(np.int32)
 
 
-def of_users(ratings: Ratings, users: NDArray[np.int32]) -> Ratings:
-    """Give the ratings of some users, ascending, who are numbered anew in their order."""
+def of_users(ratings: Interactions, users: NDArray[np.int32]) -> Interactions:
+    """Return the ratings of some users, ascending, renumbered in their order."""
     kept = np.isin(ratings.users, users)
     numbers = np.searchsorted(users, ratings.users[kept]).astype(np.int32)
-    return Ratings(numbers, ratings.movies[kept], ratings.values[kept], (len(users), ratings.shape[1]))
+    return Interactions(numbers, ratings.items[kept], ratings.ratings[kept], (len(users), ratings.num_items))
 
 
 def measured(
-    everybody: Path, others: Path, values: Values, people: NDArray[np.int32], known: Ratings, held_out: HeldOut
+    everybody: Path, others: Path, values: Values, people: NDArray[np.int32], known: Interactions, held_out: HeldOut
 ) -> Values:
-    """Train with these people and without, and measure their lists.
+    """Train at `everybody` with these people and at `others` without, and measure their lists.
 
-    Args:
-        everybody: the scratch copy with all users.
-        others: the scratch copy without these people.
-        values: parameters.
-        people: their indices among all users.
-        known: their train ratings.
-        held_out: their test ratings.
+    `people` are their indices among all users, `known` their train ratings, and `held_out` has their test ratings.
 
     Returns:
         How many people have test ratings; mean recall trained and folded in, their ratio, and the 95 % interval over
         people of their difference; the same of the rating error; the seconds that folding one in took.
     """
-    factors = {}
     for place in (everybody, others):
-        workspace(place, values)
-        run_command([sys.executable, "-m", "stages.train"], place)
-        factors[place] = Factors.load(place / "models/factors.npz")
-    with contextlib.chdir(others):
-        params, trained_on = load_params().train, len(Ratings.read(TRAIN).values)
+        run_stage("train", workspace(place, values))
+    whole, rest = Factors.load(everybody / FACTORS), Factors.load(others / FACTORS)
     start = time.perf_counter()
-    folded = fold_in(factors[others], known.matrix(), params, trained_on)
+    folded = fold_in.fold_in(rest, fold_in.load(others / FOLD_IN), known.matrix())
     seconds = time.perf_counter() - start
-    whole = factors[everybody]
-    trained = dataclasses.replace(whole, users=whole.users[people], user_bias=whole.user_bias[people])
-    (trained_ranking, trained_errors), (folded_ranking, folded_errors) = (
-        evaluate(model, held_out, K) for model in (trained, folded)
-    )
-    # The scores of a ranking model are no ratings, so that their errors mean nothing.
-    errors = {} if params.loss == "softmax" else {"trained": trained_errors["rmse"], "folded_in": folded_errors["rmse"]}
-    means = [float(ranking.user_recall.mean()) for ranking in (trained_ranking, folded_ranking)]
+    trained = dataclasses.replace(whole, user_factors=whole.user_factors[people], user_bias=whole.user_bias[people])
+    found = {name: evaluate(model, held_out, K) for name, model in (("trained", trained), ("folded_in", folded))}
+    recall = {name: ranking.user_recall for name, (ranking, _) in found.items()}
     return {
         "people": len(held_out.users),
-        "recall": {"trained": means[0], "folded_in": means[1]},
-        "ratio": means[1] / means[0],
-        "difference_interval_95": interval(folded_ranking.user_recall - trained_ranking.user_recall),
-        "rmse": errors,
+        "recall": {name: values.mean() for name, values in recall.items()},
+        "ratio": recall["folded_in"].mean() / recall["trained"].mean(),
+        "difference_interval_95": interval(recall["folded_in"] - recall["trained"]),
+        "rmse": {name: errors["rmse"] for name, (_, errors) in found.items() if whole.predicts_ratings},
         "seconds_a_person": seconds / len(people),
     }
 
 
 def show(dataset: str, result: Values) -> None:
     """Print the table."""
-    table = Table(title=f"{dataset}: people left out of training, trained and folded in, K = {K}", title_justify="left")
     columns = ("people", "recall, trained", "folded in", "ratio", "rmse, trained", "folded in", "ms a person")
-    for column in ("", *columns):
-        table.add_column(column, justify="right" if column else "left")
+    rows = []
     for name, found in result.items():
-        recall, errors = (
-            [f"{found[metric][way]:.4f}" if found[metric] else "-" for way in ("trained", "folded_in")]
-            for metric in ("recall", "rmse")
-        )
+        recall = [f"{value:.4f}" for value in found["recall"].values()]
+        errors = [f"{value:.4f}" for value in found["rmse"].values()] or ["-", "-"]
         milliseconds = f"{1000 * found['seconds_a_person']:.1f}"
-        table.add_row(name, str(found["people"]), *recall, f"{found['ratio']:.3f}", *errors, milliseconds)
-    console = Console()
-    console = Console(width=None if console.is_terminal else 120)
-    console.print(table)
+        rows.append([name, str(found["people"]), *recall, f"{found['ratio']:.3f}", *errors, milliseconds])
+    show_table(f"{dataset}: people left out of training, trained and folded in, K = {K}", ["", *columns], rows)
     for name, found in result.items():
         low, high = found["difference_interval_95"]
-        console.print(f"{name}: recall folded in minus trained, 95 % interval over people {low:+.4f} to {high:+.4f}")
+        print(f"{name}: recall folded in minus trained, 95 % interval over people {low:+.4f} to {high:+.4f}")
 
 
 if __name__ == "__main__":

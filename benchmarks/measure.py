@@ -1,10 +1,12 @@
-"""Scratch copies of the repository, and what a command takes there."""
+"""Scratch copies of the repository, and what commands take there."""
 
+import argparse
 import functools
 import operator
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -14,16 +16,22 @@ from typing import Any
 
 import yaml
 
+from recommender.data.movielens import RELEASES
+from recommender.storage import read_json, write_json
+
+
+def source_parser(program: str, description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options that select a data set; `data_source` takes their values."""
+    parser = argparse.ArgumentParser(prog=program, description=description)
+    parser.add_argument("--dataset", choices=sorted(RELEASES), default="ml-100k")
+    parser.add_argument("--archive", help="a path or address in place of the release's own")
+    parser.add_argument("--sha256", help="its checksum; computed from a file where not given")
+    return parser
+
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one run of a command took.
-
-    Attributes:
-        seconds: from start to end, by the clock.
-        memory: the most that the command or one of its children held at a time, in MiB.
-        output: what it wrote to stdout.
-    """
+    """What one run of a command took: wall time, the peak of it or of one of its children in MiB, and its stdout."""
 
     seconds: float
     memory: float
@@ -31,14 +39,7 @@ class Measurement:
 
 
 def measure(command: list[str], folder: Path) -> Measurement:
-    """Run a command in a folder.
-
-    Args:
-        command: the program and its arguments.
-        folder: to run it in.
-
-    Returns:
-        What it took. Linux counts this process, which the command began as a copy of, in the command's peak of memory.
+    """Run a command in a folder. Linux counts this process, of which the command starts as a copy, in its peak.
 
     Raises:
         RuntimeError: it failed; with what it wrote to stderr.
@@ -56,20 +57,17 @@ def measure(command: list[str], folder: Path) -> Measurement:
         return Measurement(seconds, usage.ru_maxrss / 1024, output.read())
 
 
+def run_stage(name: str, folder: Path) -> Measurement:
+    """Run a stage of the pipeline in a folder."""
+    return measure([sys.executable, "-m", f"stages.{name}"], folder)
+
+
 def workspace(folder: Path, values: Mapping[str, Any]) -> Path:
-    """Make a repository with the files of this one that Git knows, set to other parameters.
-
-    Args:
-        folder: to make.
-        values: parameters by ``section.key``.
-
-    Returns:
-        The folder.
-    """
+    """Copy the files of this repository that Git does not ignore to a folder, set parameters there, and return it."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\n")  # noqa: S603 - no shell
+    names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines()  # noqa: S603
     for name in names:
-        if name and name != "dvc.lock" and Path(name).is_file():
+        if name != "dvc.lock" and Path(name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(name, folder / name)
     path = folder / "params.yaml"
@@ -80,3 +78,16 @@ def workspace(folder: Path, values: Mapping[str, Any]) -> Path:
     path.write_text(yaml.safe_dump(params), encoding="utf-8")
     measure(["git", "init", "--quiet"], folder)
     return folder
+
+
+def split_workspace(folder: Path, values: Mapping[str, Any]) -> Path:
+    """Return a workspace where split has run."""
+    workspace(folder, values)
+    for name in ("fetch", "extract", "split"):
+        run_stage(name, folder)
+    return folder
+
+
+def keep(path: Path, dataset: str, result: dict[str, Any]) -> None:
+    """Write one data set's result to a JSON file with the results of all."""
+    write_json(path, (read_json(path) if path.exists() else {}) | {dataset: result})

@@ -1,1 +1,1 @@
-"""The stages of the pipeline, one module each: run one with ``python -m stages.NAME``."""
+"""The stages of the pipeline, in a module each: run one with ``python -m stages.NAME``."""

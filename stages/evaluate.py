@@ -1,23 +1,22 @@
 """Measure the trained factors on the test ratings: top-K ranking over the whole catalogue, and rating errors."""
 
-from pathlib import Path
-
-from stages.lib.errors import run
-from stages.lib.factors import Factors
-from stages.lib.heldout import HeldOut, check_k, evaluate, summary
-from stages.lib.metrics import at_k
-from stages.lib.params import load_params
-from stages.lib.storage import write_csv, write_json
-
-METRICS = Path("metrics/evaluate.json")
-AT_K = Path("metrics/at_k.csv")
+from recommender.environment import check_environment
+from recommender.errors import run
+from recommender.evaluation.heldout import HeldOut, evaluate
+from recommender.evaluation.metrics import at_k, summary
+from recommender.params import load_params
+from recommender.paths import AT_K, METRICS
+from recommender.ranking.factors import Factors
+from recommender.ranking.topk import check_k
+from recommender.storage import write_csv, write_json
 
 
 def main() -> None:
     """Evaluate as ``params.yaml`` says and write the metrics at K and at every k up to it."""
+    check_environment("tables")
     params = load_params().evaluate
     held_out = HeldOut.read(params.relevance_quantile)
-    check_k("params.yaml: evaluate.k", params.k, held_out.ratings.shape[1])
+    check_k("params.yaml: evaluate.k", params.k, held_out.ratings.num_items)
     factors = Factors.load()
     factors.check_shape(held_out.ratings.shape)
     ranking, errors = evaluate(factors, held_out, params.k)

@@ -1,10 +1,13 @@
 """Small synthetic archives in the MovieLens layouts, and commands run as a user would run them."""
 
+import functools
 import hashlib
 import json
+import operator
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -14,18 +17,20 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.synthetic import make_ratings, write_archive
-from stages.lib import errors
-from stages.lib.releases import RELEASES
+from recommender import errors
+from recommender.data.movielens import RELEASES
+from recommender.data.synthetic import make_ratings, write_archive
+from recommender.paths import STAGES
 
 REPOSITORY = Path(__file__).parents[1]
-USERS, MOVIES, RATINGS = 60, 80, 1500
-STAGES = ("fetch", "extract", "split", "train", "evaluate", "baselines", "recommend", "report")
-MESSAGES = Path(__file__).with_name("messages.txt")
+USERS, ITEMS, RATINGS = 60, 80, 1500
+POOCH = "(Downloading|Updating) file "  # the start of what it prints
+MESSAGES = Path(__file__).with_name("corpora") / "messages.txt"
 INTRODUCTION = """\
-Every line that a mistake ends in, by the test that makes the mistake. `make messages` writes this file, and each test
-compares its own line with it.
+The message for every mistake, under the name of the test that makes it. `make messages` writes this file; each test
+compares its own message with it.
 """
+Ending = Callable[..., str]
 collected = pytest.StashKey[dict[str, dict[str, str]]]()
 
 
@@ -43,14 +48,14 @@ def run(folder: Path, *command: str, env: Mapping[str, str] | None = None) -> su
 def stage(
     folder: Path, name: str, *arguments: str, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a stage of the pipeline in a folder that holds the code."""
+    """Run a stage of the pipeline in a folder with the code."""
     return run(folder, sys.executable, "-m", f"stages.{name}", *arguments, env=env)
 
 
 def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Assert that a command ended in one line on stderr that holds these words, with status 1."""
+    """Assert that a command ended with status 1 and one line on stderr that contains these words."""
     assert result.returncode == 1, result
-    lines = [line for line in result.stderr.splitlines() if not line.startswith("Downloading file ")]
+    lines = [line for line in result.stderr.splitlines() if not re.match(POOCH, line)]
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("error: "), result.stderr
     for word in words:
@@ -58,7 +63,7 @@ def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Give the checksum of every file under a folder, but for compiled code."""
+    """Return the checksum of every file under a folder except compiled code."""
     return {
         str(path.relative_to(folder)): sha256(path)
         for path in sorted(folder.rglob("*"))
@@ -67,12 +72,12 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def set_params(folder: Path, **values: object) -> None:
-    """Change parameters of a copy: train__epochs=1 sets train.epochs; a mapping replaces a section."""
+    """Change parameters in a folder: train__mf__epochs=1 sets train.mf.epochs; a mapping replaces a section."""
     path = folder / "params.yaml"
     params = yaml.safe_load(path.read_text())
     for name, value in values.items():
-        section, key = name.split("__")
-        params[section][key] = value
+        *sections, key = name.split("__")
+        functools.reduce(operator.getitem, sections, params)[key] = value
     path.write_text(yaml.safe_dump(params))
 
 
@@ -97,7 +102,7 @@ class Repository:
         return run(self.folder, *command, env=self.env)
 
     def __call__(self, *command: str) -> str:
-        """Run a command that must succeed and give what it prints."""
+        """Run a command that must succeed; return its output."""
         result = self.attempt(*command)
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
@@ -117,7 +122,7 @@ class Repository:
         return values
 
     def ran(self, output: str) -> list[str]:
-        """Give the stages that a reproduction ran."""
+        """Return the stages that `dvc repro` ran, from its output."""
         return [name for name in STAGES if f"Running stage '{name}'" in output]
 
 
@@ -127,9 +132,8 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("archives")
     paths = {}
     for name, release in RELEASES.items():
-        users, movies, ratings = make_ratings(USERS, MOVIES, RATINGS, scale=release.scale)
         paths[name] = folder / f"{name}.zip"
-        write_archive(paths[name], name, users, movies, ratings, MOVIES + 5)
+        write_archive(paths[name], name, make_ratings(USERS, ITEMS, RATINGS, scale=release.scale), ITEMS + 5)
     return paths
 
 
@@ -140,7 +144,7 @@ def project(tmp_path: Path, archives: dict[str, Path]) -> Path:
 
 
 def copy_project(folder: Path, archive: Path, dataset: str = "ml-1m") -> Path:
-    for name in ("stages", "tools", "benchmarks"):
+    for name in ("stages", "recommender", "tools", "benchmarks", "environment", ".streamlit"):
         shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("params.yaml", "dvc.yaml", ".gitignore", ".gitattributes", ".dvcignore"):
         shutil.copy(REPOSITORY / name, folder / name)
@@ -150,7 +154,7 @@ def copy_project(folder: Path, archive: Path, dataset: str = "ml-1m") -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, archives: dict[str, Path]) -> Path:
-    """A copy of the code where every stage has run; tests that change it work on a copy of their own."""
+    """A project where every stage has run; tests that change it take `finished`."""
     folder = copy_project(tmp_path_factory.mktemp("trained") / "project", archives["ml-1m"])
     for name in STAGES:
         result = stage(folder, name)
@@ -168,10 +172,11 @@ def finished(trained: Path, tmp_path: Path) -> Path:
 def started(tmp_path_factory: pytest.TempPathFactory, archives: dict[str, Path]) -> tuple[Repository, str]:
     """A repository after its first `dvc repro`, everything committed; and what that printed."""
     folder = copy_project(tmp_path_factory.mktemp("pipeline") / "project", archives["ml-1m"])
-    for path in ("tolerances.yaml", ".dvc/config", ".dvc/.gitignore", *map(str, ignore_files())):
+    ignored = (f"{parent}/.gitignore" for parent in (".dvc", "data", "data/raw", "data/interim", "models", "reports"))
+    for path in ("tolerances.yaml", ".dvc/config", *ignored):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / path, folder / path)
-    set_params(folder, train__epochs=2)
+    set_params(folder, train__mf__epochs=2)
     repository = Repository(folder, tmp_path_factory.mktemp("caches"))
     repository("git", "init", "--quiet")
     repository("git", "config", "user.name", "Tester")
@@ -184,15 +189,9 @@ def started(tmp_path_factory: pytest.TempPathFactory, archives: dict[str, Path])
     return repository, output
 
 
-def ignore_files() -> list[Path]:
-    """Give the .gitignore files that DVC keeps beside its outputs."""
-    folders = ("data", "data/raw", "data/interim", "data/processed", "models", "reports")
-    return [Path(folder, ".gitignore") for folder in folders]
-
-
 @pytest.fixture
 def repository(started: tuple[Repository, str]) -> Repository:
-    """The same repository, brought back to the committed state."""
+    """The same repository in its committed state."""
     repository = started[0]
     if repository("git", "status", "--porcelain"):
         repository("git", "reset", "--quiet", "--hard")
@@ -203,10 +202,11 @@ def repository(started: tuple[Repository, str]) -> Repository:
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty project, set to ml-1m, which stages that run in this process take for the repository."""
+    """A project without any data, set to ml-1m, as the working directory."""
     folder = tmp_path / "project"
     folder.mkdir()
     shutil.copy(REPOSITORY / "params.yaml", folder)
+    shutil.copytree(REPOSITORY / "environment", folder / "environment")
     set_params(folder, data__dataset="ml-1m")
     monkeypatch.chdir(folder)
     return folder
@@ -221,18 +221,16 @@ def here(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep pytest's arguments from the stages."""
+    """Hide pytest's arguments from stages that run in this process."""
     monkeypatch.setattr(sys, "argv", ["stage"])
-
-
-Ending = Callable[..., str]
 
 
 @pytest.fixture
 def ending(request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ending:
-    """Run a stage in this process and see that it ends as every mistake must end.
+    """Run a stage in this process and check that it ends as every mistake must; return the message.
 
-    With status 1, one line on stderr, which is the one in `MESSAGES`, and with every file as it was before.
+    That is with status 1, one line on stderr, which is in `MESSAGES`, and every file as it was before. `notes` are
+    patterns for lines that may come first.
     """
 
     def run_stage(main: Callable[[], None], *notes: str) -> str:
@@ -243,7 +241,7 @@ def ending(request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.Captur
         assert raised.value.code == 1
         output, written = capsys.readouterr()
         assert output == ""
-        *others, last = [line for line in written.splitlines() if not re.match("(Down|Up)(load|dat)ing file ", line)]
+        *others, last = [line for line in written.splitlines() if not re.match(POOCH, line)]
         assert len(others) == len(notes), written
         for line, note in zip(others, notes, strict=True):
             assert re.search(note, line), line
@@ -257,7 +255,7 @@ def ending(request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.Captur
 def check_message(request: pytest.FixtureRequest, line: str) -> None:
     """Compare a test's message with `MESSAGES`, or collect it with ``--messages``."""
     assert re.fullmatch("error: .{20,}", line), line
-    title = title_of(request.node)
+    title = title_of(request.node.name)
     plain = re.sub(r"(127\.0\.0\.1|localhost):\d{4,}", r"\1:PORT", line)
     if request.config.getoption("--messages"):
         request.config.stash[collected].setdefault(request.path.name, {})[title] = plain
@@ -265,14 +263,14 @@ def check_message(request: pytest.FixtureRequest, line: str) -> None:
         assert read_messages().get(request.path.name, {}).get(title) == plain, "run `make messages` and read the change"
 
 
-def title_of(test: pytest.Item) -> str:
-    """Give a test's name as `MESSAGES` has it."""
-    function, _, case = test.name.removeprefix("test_").partition("[")
+def title_of(test: str) -> str:
+    """Return a test's name as in `MESSAGES`."""
+    function, _, case = test.removeprefix("test_").partition("[")
     return function.replace("_", " ") + (f": {case[:-1]}" if case else "")
 
 
 def read_messages() -> dict[str, dict[str, str]]:
-    """Read `MESSAGES`: by test file, by test."""
+    """Return the lines of `MESSAGES` by test file and by test."""
     found: dict[str, dict[str, str]] = {}
     name = title = ""
     for line in MESSAGES.read_text(encoding="utf-8").removeprefix(INTRODUCTION).splitlines():
@@ -287,22 +285,25 @@ def read_messages() -> dict[str, dict[str, str]]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option."""
+    """Add --messages."""
     parser.addoption("--messages", action="store_true", help=f"write {MESSAGES.name} anew")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start with no messages."""
+    """Start with no messages, and with SIGINT at its default."""
     config.stash[collected] = {}
+    # A background job of a script inherits SIGINT ignored, and so would each command that a test starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write what was collected, and keep what tests have that were skipped here."""
+    """Write the messages; those of other files and of skipped tests stay."""
     if session.config.getoption("--messages"):
         text, former, now = INTRODUCTION, read_messages(), session.config.stash[collected]
-        for name in sorted(now):
+        for name in sorted(former | now):
             text += f"\n{name}\n"
-            for title in dict.fromkeys(title_of(test) for test in session.items if test.path.name == name):
-                line = now[name].get(title) or former.get(name, {}).get(title)
+            titles = dict.fromkeys(title_of(test.name) for test in session.items if test.path.name == name)
+            for title in titles or former[name]:
+                line = now.get(name, {}).get(title) or former.get(name, {}).get(title)
                 text += f"  {title}\n    {line}\n" if line else ""
         MESSAGES.write_text(text, encoding="utf-8")

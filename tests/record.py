@@ -1,4 +1,4 @@
-"""Run a stage in the working directory and record which parameters it reads and which modules it loads.
+"""Run a stage in the working directory and record the parameters that it reads and the modules that it loads.
 
 python record.py STAGE RECORD.json
 """
@@ -6,35 +6,37 @@ python record.py STAGE RECORD.json
 import importlib
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-
-def nested(section: Any, base: type, prefix: str) -> Iterator[tuple[type, str]]:  # noqa: ANN401 - a Section
-    """Give the type and the dotted prefix of every section below one."""
-    for key, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, base):
-            yield field.annotation, f"{prefix}{key}."
-            yield from nested(field.annotation, base, f"{prefix}{key}.")
 
 
 def main() -> None:
     """Run the stage and write the record."""
     name, path = sys.argv[1:]
     sys.path[0] = str(Path.cwd())
-    params = importlib.import_module("stages.lib.params")
-    sections = dict(nested(params.Params, params.Section, ""))
-    read = set()
-    plain = params.Section.__getattribute__
+    params = importlib.import_module("recommender.params")
+    read, prefixes = set(), {}
+    load, plain = params.load_params, params.Section.__getattribute__
+
+    def recording_load() -> Any:  # noqa: ANN401 - Params
+        loaded = load()
+        find_prefixes(loaded, "")
+        read.clear()  # the validators' reads
+        return loaded
+
+    def find_prefixes(section: Any, prefix: str) -> None:  # noqa: ANN401 - a Section
+        prefixes[type(section)] = prefix
+        for key in type(section).model_fields:
+            if isinstance(plain(section, key), params.Section):
+                find_prefixes(plain(section, key), f"{prefix}{key}.")
 
     def recording(self: Any, key: str) -> Any:  # noqa: ANN401 - any parameter
         found = plain(self, key)
-        if type(self) in sections and key in type(self).model_fields and not isinstance(found, params.Section):
-            read.add(f"{sections[type(self)]}{key}")
+        if type(self) in prefixes and key in type(self).model_fields and not isinstance(found, params.Section):
+            read.add(f"{prefixes[type(self)]}{key}")
         return found
 
-    params.Section.__getattribute__ = recording
+    params.load_params, params.Section.__getattribute__ = recording_load, recording
     sys.argv = [name]
     importlib.import_module(f"stages.{name}").main()
     Path(path).write_text(json.dumps({"params": sorted(read), "modules": sorted(sys.modules)}))

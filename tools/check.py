@@ -1,71 +1,47 @@
-"""Run the committed pipeline from nothing and compare what comes out with what is committed, byte for byte."""
+"""Run the committed pipeline from nothing and compare the result with what is committed, byte for byte."""
 
-import difflib
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from stages.lib.errors import UserError, run
+from recommender.errors import UserError, run
+from recommender.paths import STAGES
+from tools.console import call
 
 
 def main() -> None:
-    """Check HEAD in a scratch clone with an empty DVC cache."""
+    """Check HEAD in a temporary clone with an empty DVC cache."""
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
-        _run("git", "clone", "--quiet", "--no-hardlinks", ".", str(clone))
-        _run("dvc", "repro", "--force", cwd=clone)
-        changed = _output("git", "status", "--porcelain", "--", "dvc.lock", "metrics", cwd=clone).split("\n")
-        changed = [line[3:] for line in changed if line]
-        if changed:
-            committed, made = (
-                yaml.safe_load(text)
-                for text in (_output("git", "show", "HEAD:dvc.lock", cwd=clone), (clone / "dvc.lock").read_text())
-            )
-            print(first_difference(committed, made))
-            for name in changed:
-                if name.startswith("metrics/"):
-                    print(_output("git", "diff", "--unified=0", "--", name, cwd=clone) or f"{name} is not committed")
+        call("git", "clone", "--quiet", "--no-hardlinks", ".", str(clone))
+        call("dvc", "repro", "--force", cwd=clone)
+        status = _output("git", "status", "--porcelain", "--", "dvc.lock", "metrics", cwd=clone)
+        if status:
+            committed = yaml.safe_load(_output("git", "show", "HEAD:dvc.lock", cwd=clone))
+            print(first_difference(committed, yaml.safe_load((clone / "dvc.lock").read_text(encoding="utf-8"))))
+            print(_output("git", "diff", "--unified=0", "--", "metrics", cwd=clone))
+            changed = ", ".join(line[3:] for line in status.splitlines())
             raise UserError(
-                f"the committed pipeline makes other bytes than are committed: {', '.join(changed)}; if the change is "
-                "meant, run `dvc repro` and commit dvc.lock and metrics/; if not, see Reproducibility in README.md"
+                f"the committed pipeline makes other bytes than are committed: {changed}; if that is intended, run "
+                "`dvc repro` and commit dvc.lock and metrics/; if not, see docs/reproducibility.md"
             )
     print("reproduced: dvc.lock and metrics/ come out byte for byte as they are committed")
 
 
 def first_difference(committed: dict[str, Any], made: dict[str, Any]) -> str:
-    """Say where two contents of ``dvc.lock`` first part, in the order in which the stages run.
-
-    Args:
-        committed: the file in HEAD.
-        made: the file after the run.
-
-    Returns:
-        One line that names the stage and its first differing output, or else its first differing command, dependency
-        or parameter.
-    """
-    for stage, entry in made["stages"].items():
-        before = committed["stages"].get(stage)
-        if before is None:
-            return f"first difference: stage {stage} is not in the committed dvc.lock"
-        if before == entry:
-            continue
+    """Return the first stage, and its first output or dependency, that differs between two versions of ``dvc.lock``."""
+    for stage in STAGES:
+        before, now = (lock["stages"].get(stage, {}) for lock in (committed, made))
         for part, title in (("outs", "output"), ("deps", "dependency")):
-            hashes = {item["path"]: item for item in before.get(part, [])}
-            for item in entry.get(part, []):
-                if hashes.get(item["path"]) != item:
-                    return f"first difference: stage {stage}, {title} {item['path']}"
-        lines = difflib.ndiff(yaml.safe_dump(before).splitlines(), yaml.safe_dump(entry).splitlines())
-        return f"first difference: stage {stage}: " + "; ".join(line for line in lines if line[0] in "+-")
-    return "dvc.lock holds the same stages"
-
-
-def _run(*command: str, cwd: Path | None = None) -> None:
-    if subprocess.run(command, cwd=cwd, stdout=sys.stderr, check=False).returncode:  # noqa: S603 - no shell
-        raise UserError(f"`{' '.join(command)}` failed: see above")
+            for file in now.get(part, []):
+                if file not in before.get(part, []):
+                    return f"first difference: stage {stage}, {title} {file['path']}"
+        if before != now:
+            return f"first difference: stage {stage}, its command or parameters"
+    return "dvc.lock has the same stages"
 
 
 def _output(*command: str, cwd: Path) -> str:

@@ -1,76 +1,231 @@
-"""Open a local app to look at users, movies and recommendations: `make explore`."""
+"""The page that `make explore` shows. Streamlit runs this file from its top whenever somebody changes a widget."""
 
-import argparse
-import importlib.util
-import os
-import socket
-import sys
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from stages.lib.errors import UserError, run
-from stages.recommend import Library
+import jinja2
+import numpy as np
+import scipy.sparse as sp
+import streamlit as st
+from numpy.typing import NDArray
 
-APP: Final = Path(__file__).with_name("explore_app.py")
-HOST: Final = "127.0.0.1"
-PORT: Final = 8501
-OPTIONS: Final = {
-    "server.address": HOST,
-    "server.showEmailPrompt": "false",
-    "server.fileWatcherType": "none",
-    "browser.serverAddress": HOST,
-    "browser.gatherUsageStats": "false",
-    "client.toolbarMode": "minimal",
-    "client.showErrorLinks": "false",
-    "theme.paddingTop": "1rem",
-    "theme.headingFontSizes": '["1.9rem", "1.5rem", "1.3rem"]',
-    "theme.light.primaryColor": "#2f5d8a",
-    "theme.light.backgroundColor": "#ffffff",
-    "theme.light.secondaryBackgroundColor": "#f3f5f8",
-    "theme.light.textColor": "#1d2733",
-    "theme.dark.primaryColor": "#4583c4",
-    "theme.dark.backgroundColor": "#12171e",
-    "theme.dark.secondaryBackgroundColor": "#1c232d",
-    "theme.dark.textColor": "#e6eaf0",
-}
+from recommender import paths
+from recommender.errors import UserError
+from recommender.params import Params, load_params
+from recommender.ranking.factors import SIMILAR_MIN_RATINGS, Factors, similar_items
+from recommender.ranking.recommender import Recommender
+from recommender.ranking.titles import YEAR, search
+
+DATA: Final = (paths.TRAIN, paths.VALIDATION, paths.TEST, paths.USERS, paths.ITEMS)
+READ: Final = (*DATA, paths.FACTORS, paths.FOLD_IN, paths.PARAMS)
+
+# Colours are mixed from that of the text, so that they follow the theme. Streamlit's own tables are drawn on a canvas,
+# where titles are cut on a phone and screen readers find nothing.
+STYLE: Final = """<style>
+ol.movies { list-style: none; margin: 0 !important; padding: 0; }
+ol.movies li { display: flex; align-items: baseline; gap: 0.75rem; margin: 0 !important; padding: 0.55rem 0.25rem;
+  border-top: 1px solid color-mix(in srgb, currentColor 14%, transparent); }
+ol.movies li:first-child { border-top: 0; }
+.movies .rank { flex: 0 0 1.4rem; text-align: right; opacity: 0.6; font-variant-numeric: tabular-nums; }
+.movies .movie { flex: 1 1 auto; min-width: 0; overflow-wrap: anywhere; line-height: 1.35; }
+.movies .genres { display: block; font-size: 0.82rem; opacity: 0.68; }
+.movies .value { flex: 0 0 auto; padding: 0.05rem 0.5rem; border-radius: 0.6rem; font-variant-numeric: tabular-nums;
+  font-size: 0.9rem; background: color-mix(in srgb, currentColor 9%, transparent); }
+.stMultiSelect [data-tag] { height: auto !important; }
+.stMultiSelect [data-tag] > span { white-space: normal !important; overflow-wrap: anywhere; padding: 0.15rem 0; }
+.movies-note { opacity: 0.68; margin: 0; padding: 0.55rem 0.25rem; }
+</style>"""
+LIST: Final = jinja2.Environment(autoescape=True).from_string("""
+{%- if rows %}
+<ol class="movies" data-list="{{ name }}">
+{%- for rank, title, genres, value in rows %}
+<li>{% if rank %}<span class="rank">{{ rank }}</span>{% endif %}<span class="movie">{{ title }}
+<span class="genres">{{ genres }}</span></span><span class="value">{{ value }}</span></li>
+{%- endfor %}
+</ol>
+{%- else %}
+<p class="movies-note" data-list="{{ name }}">No movie is left.</p>
+{%- endif %}""")
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The model with the ratings, the parameters, and by movie index the titles, genres and years (0: none)."""
+
+    recommender: Recommender
+    params: Params
+    titles: list[str]
+    genres: list[list[str]]
+    years: NDArray[np.int64]
+
+    @property
+    def scores(self) -> str:
+        """What the model's scores are, in words."""
+        ratings = self.recommender.factors.predicts_ratings
+        return "Scores are predicted ratings, in stars." if ratings else "Scores order movies and are no ratings."
+
+    def show(self, name: str, items: Sequence[int], values: Sequence[str], *, ranked: bool = False) -> None:
+        """Show a list of movies, each with a value beside it."""
+        rows = [
+            (ranked and rank, self.titles[item], " · ".join(self.genres[item]), value)
+            for rank, (item, value) in enumerate(zip(items, values, strict=True), start=1)
+        ]
+        st.html(LIST.render(name=name, rows=rows))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the sidebar asks for: (num_items,) which movies, and the length of lists."""
+
+    items: NDArray[np.bool_]
+    length: int
 
 
 def main() -> None:
-    """Check that there is something to show and where to show it, and become Streamlit."""
-    parser = argparse.ArgumentParser(prog="make explore", description=__doc__)
-    parser.add_argument("--port", type=int, default=PORT, help=f"on {HOST}; {PORT} where not given")
-    port = parser.parse_args().port
-    if importlib.util.find_spec("streamlit") is None:
-        raise UserError("the package streamlit is not installed; `make explore` installs it")
+    """Lay out the page."""
+    st.set_page_config("Explore the recommender", layout="wide")
+    st.html(STYLE)
+    st.title("Explore the recommender", anchor=False)
     try:
-        Library.read()
+        catalogue = read(tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in READ))
     except UserError as error:
-        raise UserError(f"there is nothing to explore yet; run `make repro` first ({error})") from None
-    check_port(port)
-    options = [f"--{name}={value}" for name, value in {**OPTIONS, "server.port": port}.items()]
-    # The app's own imports start from the repository, as those of `python -m` do.
-    os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", str(APP), *options])  # noqa: S606 - no shell
+        st.error(str(error))
+        return
+    shown = sidebar(catalogue)
+    pages = {"A user": show_user, "A new user": show_new_user, "Movies": show_movies}
+    for tab, page in zip(st.tabs(list(pages)), pages.values(), strict=True):
+        with tab:
+            try:
+                page(catalogue, shown)
+            except UserError as error:
+                st.error(str(error))
 
 
-def check_port(port: int) -> None:
-    """Refuse a port that cannot be listened on.
+@st.cache_resource(max_entries=1, show_spinner="Reading the model")
+def read(times: tuple[int, ...]) -> Catalogue:
+    """Read what the pipeline has made, again after a change of the files' times."""
+    del times
+    recommender = Recommender.read()
+    titles = recommender.items["title"].to_pylist()
+    genres = [categories.split("|") for categories in recommender.items["categories"].to_pylist()]
+    years = [int(year[1]) if (year := YEAR.search(title)) else 0 for title in titles]
+    return Catalogue(recommender, load_params(), titles, genres, np.array(years))
 
-    Raises:
-        UserError: it is out of range, taken, or not for this user.
-    """
-    if not 1 <= port <= 65535:
-        raise UserError(f"PORT: must be 1 to 65535; found {port}")
-    with socket.socket() as listener:
-        # As servers do, so that a port is free again at once after the last run.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((HOST, port))
-        except OSError as error:
-            raise UserError(
-                f"PORT: {HOST}:{port} cannot be listened on: {error.strerror}; "
-                "end the other program or choose another: make explore PORT=8600"
-            ) from None
+
+def sidebar(catalogue: Catalogue) -> Shown:
+    """Let the visitor choose which movies are listed."""
+    factors, rated, params = catalogue.recommender.factors, catalogue.recommender.rated, catalogue.params
+    num_users, num_items = rated.shape
+    kept = np.ones(num_items, dtype=bool)
+    with st.sidebar:
+        st.header("Filter", anchor=False)
+        genres = st.multiselect("Genres", sorted(set().union(*catalogue.genres)), placeholder="All", wrap=True)
+        if genres:
+            kept &= np.array([not set(genres).isdisjoint(own) for own in catalogue.genres])
+        known = catalogue.years[catalogue.years > 0]
+        if len(known) and known.min() < known.max():
+            whole = int(known.min()), int(known.max())
+            first, last = st.slider("Years", *whole, whole)
+            if (first, last) != whole:
+                kept &= (catalogue.years >= first) & (catalogue.years <= last)
+        longest = min(50, num_items)
+        length = st.slider("Movies in a list", 1, longest, min(params.recommend.k, longest))
+        kind = "rating" if factors.predicts_ratings else "ranking"
+        st.caption(
+            f"{rated.nnz:,} ratings of {num_items:,} movies by {num_users:,} users ({params.data.dataset}). "
+            f"A {kind} model with {factors.item_factors.shape[1]} numbers in a vector."
+        )
+    return Shown(kept, length)
+
+
+def show_user(catalogue: Catalogue, shown: Shown) -> None:
+    """Show what a user has rated, and what is recommended."""
+    recommender = catalogue.recommender
+    counts = np.diff(recommender.rated.indptr)
+    user = st.selectbox(
+        "User",
+        np.argsort(recommender.user_ids).tolist(),
+        format_func=lambda each: f"{recommender.user_ids[each]} ({counts[each]} ratings)",
+    )
+    factors, rated = recommender.user(user)
+    history, recommendations = st.columns(2, gap="large")
+    with history:
+        st.subheader("Rated best", anchor=False)
+        st.caption(f"{rated.nnz} ratings, {rated.data.mean():.2f} on average")
+        order = np.lexsort((rated.indices, -rated.data))
+        order = order[shown.items[rated.indices[order]]]
+        items, values = rated.indices[order].tolist(), [f"{rating:g} ★" for rating in rated.data[order]]
+        catalogue.show("history", items[: shown.length], values[: shown.length])
+        if len(items) > shown.length:
+            with st.expander(f"{len(items) - shown.length} more"):
+                catalogue.show("more history", items[shown.length :], values[shown.length :])
+    with recommendations:
+        st.subheader("Recommended", anchor=False)
+        st.caption(f"Movies that this user has not rated. {catalogue.scores}")
+        show_best("user", catalogue, shown, factors, rated)
+
+
+def show_new_user(catalogue: Catalogue, shown: Shown) -> None:
+    """Let the visitor choose movies, and show what is recommended."""
+    choosing, recommendations = st.columns(2, gap="large")
+    with choosing:
+        st.subheader("Liked", anchor=False)
+        liked = st.multiselect(
+            "Movies you like",
+            np.argsort(-catalogue.recommender.item_counts, kind="stable").tolist(),
+            format_func=catalogue.titles.__getitem__,
+            placeholder="Type a part of a title",
+            help="Each counts as the best rating there is.",
+            wrap=True,
+        )
+        if liked:
+            catalogue.show("liked", liked, "♥" * len(liked))
+    with recommendations:
+        st.subheader("Recommended", anchor=False)
+        if liked:
+            st.caption(f"For somebody who likes these and has seen no other. {catalogue.scores}")
+            show_best("new user", catalogue, shown, *catalogue.recommender.new_user(liked))
+        else:
+            st.info("Choose some movies: three or more are enough for a first list.")
+
+
+def show_best(name: str, catalogue: Catalogue, shown: Shown, factors: Factors, rated: sp.csr_array) -> None:
+    """List the unrated movies of highest score for the only user of `factors`, of those to be shown."""
+    # The whole list first: what is not shown must not change the scores of what is.
+    ranked, scores = factors.top_k(np.zeros(1, dtype=np.int32), rated, len(catalogue.titles))
+    kept = np.flatnonzero((ranked[0] >= 0) & shown.items[ranked[0]])[: shown.length]
+    catalogue.show(name, ranked[0, kept].tolist(), [f"{score:.2f}" for score in scores[0, kept]], ranked=True)
+
+
+def show_movies(catalogue: Catalogue, shown: Shown) -> None:
+    """Search titles, and show the movies that are similar to one."""
+    counts = catalogue.recommender.item_counts
+    searching, similar = st.columns(2, gap="large")
+    with searching:
+        st.subheader("Search", anchor=False)
+        text = st.text_input("Words of a title", placeholder="star wars")
+        found = [item for item in search(text, catalogue.titles) if shown.items[item]]
+        found.sort(key=lambda item: (-int(counts[item]), item))
+        listed = found[: shown.length]
+        if not listed:
+            st.info("No title has these words.")
+            return
+        st.caption(f"{len(listed)} of {len(found)}, rated most often first. Choose one to see similar movies.")
+        item = st.radio(
+            "Movie",
+            listed,
+            format_func=catalogue.titles.__getitem__,
+            captions=[f"{' · '.join(catalogue.genres[each])} · {counts[each]} ratings" for each in listed],
+            label_visibility="collapsed",
+        )
+    with similar:
+        st.subheader("Similar", anchor=False)
+        st.caption(f"By the cosine of the model's vectors, among movies with at least {SIMILAR_MIN_RATINGS} ratings.")
+        others, cosines = similar_items(catalogue.recommender.factors, counts, item, len(counts))
+        kept = np.flatnonzero(shown.items[others])[: shown.length]
+        catalogue.show("similar", others[kept].tolist(), [f"{cosine:.3f}" for cosine in cosines[kept]], ranked=True)
 
 
 if __name__ == "__main__":
-    run(main)
+    main()

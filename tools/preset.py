@@ -3,30 +3,18 @@
 import argparse
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from stages.lib.errors import UserError, run
-from stages.lib.releases import RELEASES
+from recommender.data.movielens import RELEASES
+from recommender.errors import UserError, run
 from tools import results
 from tools.experiments import as_settings, data_source
 
 PRESETS: Final = Path("presets.yaml")
 PURPOSES: Final = ("ranking", "rating")
-# What the purpose itself decides, so that a preset means the same after any other run.
-KINDS: Final[dict[str, dict[str, Any]]] = {
-    "ranking": {
-        "train.loss": "softmax",
-        "train.movie_vectors": "free",
-        "train.interaction": "dot",
-        "train.global_mean": False,
-        "train.optimizer": "adam",
-    },
-    "rating": {"train.loss": "mse", "train.interaction": "dot", "train.optimizer": "adam"},
-}
 
 
 def main() -> None:
@@ -39,33 +27,21 @@ def main() -> None:
     arguments = parser.parse_args()
     dataset = arguments.dataset or ("ml-1m" if arguments.archive else "ml-100k")
     source = data_source(dataset, arguments.archive, arguments.sha256)
-    settings = as_settings({**source, **preset(arguments.purpose, dataset)})
+    settings = as_settings(source | preset(arguments.purpose, dataset))
     command = ["dvc", "exp", "run", *(part for setting in settings for part in ("-S", setting))]
     print(shlex.join(command), flush=True)
     if subprocess.run(command, check=False).returncode:  # noqa: S603 - no shell
         raise UserError("the pipeline failed: see above; `git checkout . && dvc checkout` undoes the changes")
-    sys.argv[1:] = []
     results.main()
 
 
 def preset(name: str, dataset: str) -> dict[str, Any]:
-    """Read the parameters that were chosen for a purpose or a peer on a data set.
-
-    Args:
-        name: ``ranking``, ``rating``, or a peer of the benchmarks.
-        dataset: the release.
-
-    Returns:
-        Values by parameter.
-
-    Raises:
-        UserError: there are none.
-    """
+    """Return the parameters that were chosen for a purpose, or for a peer of the benchmarks, on a data set."""
     try:
         chosen: dict[str, Any] = yaml.safe_load(PRESETS.read_text(encoding="utf-8"))[name][dataset]
     except (OSError, KeyError, TypeError):
-        raise UserError(f"{PRESETS}: has no {name} for {dataset}; `make tune` makes it") from None
-    return {**KINDS.get(name, {}), **chosen}
+        raise UserError(f"{PRESETS}: has no {name} for {dataset}; `make tune` finds one") from None
+    return chosen
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""The held-out ratings and the metrics measured on them."""

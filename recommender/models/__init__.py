@@ -1,0 +1,1 @@
+"""Keras models, one file each. The only room that imports TensorFlow."""

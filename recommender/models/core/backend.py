@@ -1,0 +1,59 @@
+"""Keras on TensorFlow, set up for identical results on every machine: import them from here, never directly."""
+
+import contextlib
+import gc
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+import recommender.errors  # noqa: F401 - before TensorFlow, which takes long to load: its hook reports Ctrl-C in one line
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # results must not depend on the hardware at hand
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # oneDNN's kernels differ from one processor to the next
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "xla_cpu_max_isa" not in os.environ.get("XLA_FLAGS", ""):
+    # Every x86-64 machine in question has these instructions; wider ones could add in another order.
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_max_isa=AVX2".strip()
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Hold back what native code writes to stderr while TensorFlow loads; show it only when that fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as noise:
+        os.dup2(noise.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            noise.seek(0)
+            os.write(kept, noise.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+@contextlib.contextmanager
+def _fast_imports(*unused: str) -> Iterator[None]:
+    """Save a second: without garbage collection, and without optional imports that Keras makes only to wrap them."""
+    absent = [module for module in unused if module not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type] # None makes an import fail
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+        for module in absent:
+            del sys.modules[module]
+
+
+with _quiet_stderr(), _fast_imports("pandas", "scipy", "sklearn"):
+    import keras
+    import tensorflow as tf
+    from keras import ops
+
+__all__ = ["keras", "ops", "tf"]

@@ -1,0 +1,278 @@
+"""Typed, checked view of ``params.yaml``."""
+
+import re
+import reprlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from recommender.errors import UserError
+from recommender.paths import PARAMS
+
+Scores = Literal["ratings", "order"]
+Model = Literal["mf", "softmax_mf", "encoded_mf"]  # a section of train, and a module in recommender.models
+MODELS: Final = get_args(Model)
+
+
+def _refuse_boolean(value: Any) -> Any:  # noqa: ANN401 - whatever YAML contained
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+def _lower_checksum(value: Any) -> Any:  # noqa: ANN401 - whatever YAML contained
+    if not isinstance(value, str) or not re.fullmatch("[0-9a-fA-F]{64}", value):
+        raise ValueError("must be the 64 hexadecimal digits, as text, that `sha256sum ARCHIVE` prints")
+    return value.lower()
+
+
+Integer = Annotated[int, BeforeValidator(_refuse_boolean)]
+# YAML 1.1 reads 5e-4 as a string, and DVC writes such numbers: pydantic turns numeric strings into floats.
+Number = Annotated[float, BeforeValidator(_refuse_boolean), Field(allow_inf_nan=False)]
+Seed = Annotated[Integer, Field(ge=0, le=2**32 - 1)]
+ListLength = Annotated[Integer, Field(ge=1, le=1000)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Dropout = Annotated[Number, Field(ge=0, le=0.99)]
+
+
+class Section(BaseModel):
+    """A section of ``params.yaml``: immutable, without any key beyond those declared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(Section):
+    """Which ratings to use and where to get them."""
+
+    dataset: Literal["ml-100k", "ml-latest-small", "ml-1m"]
+    archive: Annotated[str, Field(min_length=1)] | None
+    sha256: Annotated[str, BeforeValidator(_lower_checksum)] | None
+
+
+class Split(Section):
+    """How the ratings are divided into train, validation and test."""
+
+    method: Literal["random"]
+    test_size: Annotated[Number, Field(gt=0, lt=1)]
+    validation_size: Annotated[Number, Field(ge=0, lt=1)]
+    seed: Seed
+
+
+class EarlyStopping(Section):
+    """When to stop, by a metric on the validation part."""
+
+    patience: Annotated[Integer, Field(ge=0, le=10_000)]
+    metric: Literal["map", "ndcg", "precision", "recall", "mrr", "hit_rate", "rmse", "mae"]
+    k: ListLength
+    relevance_quantile: Share
+
+
+class ModelSection(Section):
+    """The parameters of one model; `scores` says whether its scores predict ratings or only order items."""
+
+    scores: ClassVar[Scores]
+
+    schedule: Literal["constant", "cosine"]
+    embedding_size: Annotated[Integer, Field(ge=1, le=4096)]
+    learning_rate: Annotated[Number, Field(gt=0, le=1)]
+    batch_size: Annotated[Integer, Field(ge=1, le=2**20)]
+    epochs: Annotated[Integer, Field(ge=1, le=10_000)]
+    ensemble_size: Annotated[Integer, Field(ge=1, le=16)]
+
+
+class Mf(ModelSection):
+    """Matrix factorization of ratings."""
+
+    scores: ClassVar[Scores] = "ratings"
+
+    interaction: Literal["dot", "batch_sum"]
+    global_mean: StrictBool
+    optimizer: Literal["adam", "lazy_adam"]
+    l2: Share
+
+    @model_validator(mode="after")
+    def _batch_sum_alone(self) -> Self:
+        if self.interaction == "batch_sum" and self.ensemble_size > 1:
+            rule = "must be 1 with train.mf.interaction: batch_sum"
+            raise PydanticCustomError("conflict", f"train.mf.ensemble_size: {rule}; found {self.ensemble_size}")
+        return self
+
+
+class SoftmaxMf(ModelSection):
+    """Matrix factorization trained to rank."""
+
+    scores: ClassVar[Scores] = "order"
+
+    rating_base: Annotated[Number, Field(gt=0, le=100)]
+    dropout: Dropout
+    user_l2: Share
+    item_l2: Share
+
+
+class EncodedMf(ModelSection):
+    """Matrix factorization with item vectors computed from ratings."""
+
+    scores: ClassVar[Scores] = "ratings"
+
+    dropout: Dropout
+    l2: Share
+    encoder_l2: Share
+
+
+class Train(Section):
+    """The model and its training."""
+
+    model: Model
+    seed: Seed
+    early_stopping: EarlyStopping
+    final_fit: StrictBool
+    mf: Mf
+    softmax_mf: SoftmaxMf
+    encoded_mf: EncodedMf
+
+    @property
+    def section(self) -> ModelSection:
+        """The section of the model in use."""
+        section: ModelSection = getattr(self, self.model)
+        return section
+
+    @model_validator(mode="after")
+    def _metric_exists(self) -> Self:
+        metric = self.early_stopping.metric
+        if self.section.scores == "order" and metric in ("rmse", "mae"):
+            rule = f"{self.model} ranks and predicts no ratings: must be map, ndcg, precision, recall, mrr or hit_rate"
+            raise PydanticCustomError("conflict", f"train.early_stopping.metric: {rule}; found '{metric}'")
+        return self
+
+
+class Evaluate(Section):
+    """How ranking is measured."""
+
+    k: ListLength
+    relevance_quantile: Share
+
+
+class Baselines(Section):
+    """The models that any model must beat."""
+
+    item_mean_damping: Annotated[Number, Field(ge=0, le=1e6)]
+    ease_lambda: Annotated[Number, Field(gt=0, le=1e6)]
+    ease_min_rating: Annotated[Number, Field(ge=0, le=5)]
+    ease_max_items: Annotated[Integer, Field(ge=0, le=100_000)]
+
+
+class Recommend(Section):
+    """The recommendations written for every user."""
+
+    k: ListLength
+
+
+class Params(Section):
+    """All of ``params.yaml``."""
+
+    data: Data
+    split: Split
+    train: Train
+    evaluate: Evaluate
+    baselines: Baselines
+    recommend: Recommend
+
+
+# Parameters of earlier versions, with what took their place.
+RENAMED: Final = {
+    **{f"train.{name}": f"train.mf.{name}, or {name} in the section of train.model" for name in Mf.model_fields},
+    "train.loss": "train.model (mf or softmax_mf)",
+    "train.movie_vectors": "train.model (mf or encoded_mf)",
+    "train.models": "ensemble_size in the section of train.model",
+    "train.softmax": "train.softmax_mf",
+    "train.encoded": "train.encoded_mf",
+    "baselines.ease_max_movies": "baselines.ease_max_items",
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses names given twice in one mapping, of which PyYAML would silently take the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # noqa: ANN401 - the stubs have it wrong
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"{key.value!r:.80} is given twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        return node
+
+
+def flatten(section: Section, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and the value of every parameter of a section, in its order."""
+    for key in type(section).model_fields:
+        value = getattr(section, key)
+        if isinstance(value, Section):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def load_params(path: Path = PARAMS) -> Params:
+    """Read and check the parameters; one `UserError` names every one that is missing, unknown or wrong."""
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found: run from the top folder of the repository") from None
+    except yaml.MarkedYAMLError as error:
+        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        hint = "; indent with spaces, not with a tab" if "'\\t'" in str(error.problem) else ""
+        raise UserError(f"{path}: cannot be read as YAML: {where}{error.problem}{hint}") from None
+    except RecursionError:
+        raise UserError(f"{path}: cannot be read as YAML: it is nested too deeply") from None
+    # What PyYAML lets through for values such as 2024-99-99 or !!bool maybe.
+    except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
+        raise UserError(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must contain the sections {', '.join(Params.model_fields)}; found {_shown(values)}")
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{path}: " + "; ".join(_explain(problem) for problem in error.errors())) from None
+
+
+def unknown_parameter(name: str, known: list[str]) -> str:
+    """Return the message for a name that is no parameter: what replaced it, or the closest that there is."""
+    from rapidfuzz import fuzz, process  # only after a mistake
+
+    if name in RENAMED:
+        return f"{name} is now {RENAMED[name]}"
+    close = process.extractOne(name.split(".")[-1], known, scorer=fuzz.ratio, score_cutoff=60)
+    return f"{name} is not a parameter; " + (f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}")
+
+
+def _explain(problem: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    key = ".".join(str(part) for part in problem["loc"])[:80]
+    if problem["type"] == "missing":
+        return f"{key} is missing"
+    if problem["type"] == "extra_forbidden":
+        return unknown_parameter(key, _known_keys(problem["loc"][:-1]))
+    if problem["type"] == "conflict":
+        return str(problem["msg"])
+    found = f"found {_shown(problem['input'])}"
+    if problem["type"] == "model_type":
+        return f"{key} must be a section with the keys {', '.join(_known_keys(problem['loc']))}; {found}"
+    message = problem["msg"].removeprefix("Value error, ").replace("a valid boolean", "true or false")
+    return f"{key}: {message[0].lower() + message[1:]}; {found}"
+
+
+def _shown(value: Any) -> str:  # noqa: ANN401 - whatever YAML contained
+    """Return the start of a value's repr; with references in YAML, a whole repr can fill the memory."""
+    return f"{reprlib.repr(value):.80}"
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    model: Any = Params
+    for part in location:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

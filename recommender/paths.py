@@ -1,0 +1,43 @@
+"""Every file that the stages read and write, and the order in which the stages run."""
+
+from pathlib import Path
+from typing import Final
+
+STAGES: Final = ("fetch", "extract", "split", "train", "evaluate", "baselines", "recommend", "report")
+
+PARAMS: Final = Path("params.yaml")
+
+ENVIRONMENT: Final = Path("environment")
+# Stages by the list of packages that decides their bytes; fetch's are decided by a checksum.
+ENVIRONMENT_GROUPS: Final = {
+    "tables": ("extract", "split", "evaluate", "baselines", "recommend"),
+    "training": ("train",),
+    "drawing": ("report",),
+}
+
+ARCHIVE: Final = Path("data/raw/archive.zip")
+
+RATINGS: Final = Path("data/interim/ratings.parquet")
+LISTED_ITEMS: Final = Path("data/interim/items.parquet")
+
+PROCESSED: Final = Path("data/processed")
+TRAIN: Final = PROCESSED / "train.parquet"
+VALIDATION: Final = PROCESSED / "validation.parquet"
+TEST: Final = PROCESSED / "test.parquet"
+USERS: Final = PROCESSED / "users.parquet"
+ITEMS: Final = PROCESSED / "items.parquet"
+SPLIT_METRICS: Final = Path("metrics/split.json")
+
+MODEL: Final = Path("models/mf.keras")
+FACTORS: Final = Path("models/factors.npz")
+FOLD_IN: Final = Path("models/fold_in.npz")
+TRAIN_METRICS: Final = Path("metrics/train.json")
+HISTORY: Final = Path("metrics/history.csv")
+
+METRICS: Final = Path("metrics/evaluate.json")
+AT_K: Final = Path("metrics/at_k.csv")
+BASELINES: Final = Path("metrics/baselines.json")
+BASELINES_AT_K: Final = Path("metrics/baselines_at_k.csv")
+
+RECOMMENDATIONS: Final = Path("data/recommendations.parquet")
+REPORT: Final = Path("reports/index.html")

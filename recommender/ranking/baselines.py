@@ -1,0 +1,75 @@
+"""The models that any model must beat: popularity, the damped item mean, and EASE."""
+
+import warnings
+from typing import Final
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from recommender.data.interactions import Interactions
+from recommender.errors import UserError
+from recommender.ranking.topk import Items, Users, top_k
+
+GRAM_ROWS: Final = 1024  # rows of EASE's matrix computed as one sparse product
+
+
+def item_means(train: Interactions, damping: float) -> NDArray[np.float64]:
+    """Return each item's mean rating, taken together with `damping` ratings at the global mean: (num_items,).
+
+    An item without any rating gets the global mean.
+    """
+    ratings = train.ratings.astype(np.float64)
+    mean = ratings.mean()
+    count = train.item_counts()
+    total = np.bincount(train.items, weights=ratings, minlength=train.num_items)
+    means = np.full(train.num_items, mean)
+    np.divide(total + damping * mean, count + damping, out=means, where=count + damping > 0)
+    return means
+
+
+def liked(train: Interactions, min_rating: float) -> sp.csr_array:
+    """Return a users x items matrix with 1 where the rating is at least `min_rating`, float64."""
+    kept = train.ratings >= min_rating
+    ones = np.ones(np.count_nonzero(kept))
+    return sp.csr_array((ones, (train.users[kept], train.items[kept])), shape=train.shape)
+
+
+def ease_weights(interactions: sp.csr_array, l2: float) -> NDArray[np.float64]:
+    """Solve EASE (Steck, Embarrassingly shallow autoencoders for sparse data, WWW 2019, equation 8).
+
+    Returns:
+        (num_items, num_items) float64 with a zero diagonal: the weight of an item that a user has, by row, for another.
+    """
+    by_item = sp.csr_array(interactions.T)
+    gram = np.empty((by_item.shape[0],) * 2)
+    for start in range(0, len(gram), GRAM_ROWS):
+        gram[start : start + GRAM_ROWS] = (by_item[start : start + GRAM_ROWS] @ interactions).toarray()
+    gram[np.diag_indices_from(gram)] += l2
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", scipy.linalg.LinAlgWarning)
+            inverse = scipy.linalg.inv(gram, overwrite_a=True, check_finite=False, assume_a="pos")
+    except (scipy.linalg.LinAlgError, scipy.linalg.LinAlgWarning):
+        raise UserError(
+            f"params.yaml: baselines.ease_lambda: {l2:g} is too small to invert EASE's matrix; choose 1 or more"
+        ) from None
+    weights: NDArray[np.float64] = np.asarray(inverse, dtype=np.float64)
+    weights /= -np.diag(weights)
+    np.fill_diagonal(weights, 0)
+    return weights
+
+
+def ease_lists(
+    interactions: sp.csr_array, weights: NDArray[np.float64], users: Users, seen: sp.csr_array, k: int
+) -> Items:
+    """List the k unseen items that EASE scores highest for some users: (users, k) int32, -1 where there are fewer."""
+
+    def scores(batch: Users) -> NDArray[np.float64]:
+        # Rounded: items liked by the same users have equal scores but for the last bits, which differ from one machine
+        # to the next and must not decide their order.
+        rounded: NDArray[np.float64] = np.round(interactions[batch] @ weights, 9)
+        return rounded
+
+    return top_k(users, seen, k, scores)[0]

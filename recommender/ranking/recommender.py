@@ -1,0 +1,130 @@
+"""The trained model with the ratings and the names: what the recommend stage and the app share."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, Self
+
+import numpy as np
+import pyarrow as pa
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from recommender.data.interactions import Interactions
+from recommender.errors import UserError
+from recommender.paths import ITEMS, TEST, TRAIN, USERS, VALIDATION
+from recommender.ranking import fold_in
+from recommender.ranking.factors import Factors
+from recommender.ranking.titles import find_item
+from recommender.storage import read_table
+
+FAVOURITES: Final = 5  # best-rated items shown of a user
+
+
+@dataclass(frozen=True)
+class Recommender:
+    """The trained factors with all ratings and the names of users and items."""
+
+    factors: Factors
+    rated: sp.csr_array  # users x items, every rating of all parts: what a user has rated is not recommended
+    user_ids: NDArray[np.int32]  # (num_users,) the id of each user index
+    items: pa.Table  # item_id, title, categories of each item index
+
+    @classmethod
+    def read(cls) -> Self:
+        """Read what split and train wrote."""
+        rated = Interactions.read(TRAIN, VALIDATION, TEST).matrix()
+        user_ids = read_table(USERS, ["user_id"])["user_id"].to_numpy()
+        factors = Factors.load()
+        factors.check_shape(rated.shape)
+        return cls(factors, rated, user_ids, read_table(ITEMS, ["item_id", "title", "categories"]))
+
+    @cached_property
+    def item_counts(self) -> NDArray[np.int64]:
+        """The number of ratings of each item: (num_items,) int64."""
+        return np.bincount(self.rated.indices, minlength=len(self.items))
+
+    def recommend_all(self, k: int) -> pa.Table:
+        """List k items for every user, by user index and rank; a user who has rated nearly all items gets fewer."""
+        items, scores = self.factors.top_k(np.arange(len(self.user_ids), dtype=np.int32), self.rated, k)
+        user, position = np.nonzero(items >= 0)
+        chosen = self.items.take(pa.array(items[user, position]))
+        return pa.table(
+            {
+                "user_id": self.user_ids[user],
+                "rank": (position + 1).astype(np.int32),
+                "item_id": chosen["item_id"],
+                "score": scores[user, position].astype(np.float32),
+                "title": chosen["title"],
+                "categories": chosen["categories"],
+            }
+        )
+
+    def user_index(self, user_id: int) -> int:
+        """Return the index of a user."""
+        found = np.flatnonzero(self.user_ids == user_id)
+        if not len(found):
+            low, high = self.user_ids.min(), self.user_ids.max()
+            raise UserError(f"--user: there is no user {user_id}; ids are {low} to {high}")
+        return int(found[0])
+
+    def find(self, title: str) -> int:
+        """Return the index of an item by its title."""
+        return find_item(title, self.items["title"].to_pylist(), self.item_counts.tolist(), "--likes")
+
+    def user(self, user: int) -> tuple[Factors, sp.csr_array]:
+        """Return factors with this user index as the only user, and the user's ratings, 1 x items."""
+        vector, bias = self.factors.user_factors[[user]], self.factors.user_bias[[user]]
+        return dataclasses.replace(self.factors, user_factors=vector, user_bias=bias), self.rated[[user]]
+
+    def new_user(self, liked: Sequence[int]) -> tuple[Factors, sp.csr_array]:
+        """Return what `user` does for a new one, who rates some item indices with the best rating in the data."""
+        items = np.unique(np.array(liked, dtype=np.int32))
+        best = np.full(len(items), self.rated.data.max(), dtype=np.float32)
+        ratings = sp.csr_array((best, items, np.array([0, len(items)])), shape=(1, len(self.items)))
+        return fold_in.fold_in(self.factors, fold_in.load(), ratings), ratings
+
+    def show_user(self, user_id: int, k: int) -> dict[str, Any]:
+        """Return a user's best-rated items and k recommendations, as `as_text` prints them."""
+        factors, ratings = self.user(self.user_index(user_id))
+        best = np.lexsort((ratings.indices, -ratings.data))[:FAVOURITES]
+        return {
+            "user_id": user_id,
+            "favourites": [{**self._item(int(ratings.indices[i])), "rating": float(ratings.data[i])} for i in best],
+            "recommendations": self._ranked(factors, ratings, k),
+        }
+
+    def show_new_user(self, liked: Sequence[int], k: int) -> dict[str, Any]:
+        """Return k recommendations for a new user who likes some item indices: see `new_user`."""
+        return {
+            "likes": [self._item(item) for item in dict.fromkeys(liked)],
+            "recommendations": self._ranked(*self.new_user(liked), k),
+        }
+
+    def _ranked(self, factors: Factors, seen: sp.csr_array, k: int) -> list[dict[str, Any]]:
+        items, scores = (part[0].tolist() for part in factors.top_k(np.zeros(1, dtype=np.int32), seen, k))
+        return [
+            {"rank": rank, **self._item(item), "score": round(score, 6)}
+            for rank, (item, score) in enumerate(zip(items, scores, strict=True), start=1)
+            if item >= 0
+        ]
+
+    def _item(self, index: int) -> dict[str, Any]:
+        return dict(self.items.slice(index, 1).to_pylist()[0])
+
+
+def as_text(shown: dict[str, Any]) -> str:
+    """Lay out for a terminal what `Recommender.show_user` or `show_new_user` returns."""
+
+    def line(start: str, item: dict[str, Any]) -> str:
+        return f"  {start}  {item['title']} : {item['categories']}"
+
+    if "likes" in shown:
+        lines = ["A new user who likes", *(line("     ", item) for item in shown["likes"])]
+    else:
+        lines = [f"User {shown['user_id']}", "", "Best-rated items"]
+        lines += [line(f"{item['rating']:>5g}", item) for item in shown["favourites"]]
+    lines += ["", f"Top {len(shown['recommendations'])} recommendations (rank, score)"]
+    lines += [line(f"{item['rank']:>3}  {item['score']:.4f}", item) for item in shown["recommendations"]]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""One page about the data, the model and its recommendations."""

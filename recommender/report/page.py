@@ -1,0 +1,217 @@
+"""The page: what it is made from, and its tables and charts in the template."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Final, Self
+
+import jinja2
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recommender import paths
+from recommender.data.interactions import Interactions
+from recommender.evaluation.heldout import HeldOut
+from recommender.evaluation.metrics import COLUMNS, CURVES, LOWER_IS_BETTER
+from recommender.params import Params, Section, flatten
+from recommender.ranking.factors import SIMILAR_MIN_RATINGS, Factors, similar_items
+from recommender.report import charts
+from recommender.report.drawing import Chart, style
+from recommender.storage import read_csv, read_json, read_table
+
+TEMPLATE: Final = Path(__file__).with_name("page.html")
+SEED: Final = 7  # of the users shown
+USERS_SHOWN: Final = 5
+FAVOURITES: Final = 10
+WELL_KNOWN: Final = 10  # movies whose neighbours are shown
+NEIGHBOURS: Final = 5
+MAPPED: Final = 300  # movies on the map
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that the page is made from; "this model" is the first of the models."""
+
+    params: Params
+    known: Interactions  # what the model was chosen and trained on
+    held_out: HeldOut
+    items: pa.Table  # item_id, title, categories of each item index
+    user_ids: NDArray[np.int32]
+    factors: Factors
+    lists: NDArray[np.int32]  # (users with test ratings, K), the model's best items; -1: no more candidates
+    recommendations: pa.Table
+    metrics: dict[str, dict[str, Any]]  # of each model, at K; None for a metric that it does not have
+    at_k: dict[str, dict[str, NDArray[np.float64]]]  # of each model, (K,) values of a metric
+    history: dict[str, NDArray[np.float64]]  # the losses of every epoch
+    split: dict[str, Any]
+    epochs: int
+
+    @classmethod
+    def read(cls, params: Params) -> Self:
+        """Read what the other stages wrote."""
+        held_out = HeldOut.read(params.evaluate.relevance_quantile)
+        factors = Factors.load()
+        factors.check_shape(held_out.ratings.shape)
+        this, baselines = read_json(paths.METRICS), read_json(paths.BASELINES)
+        if not factors.predicts_ratings:
+            this |= dict.fromkeys(LOWER_IS_BETTER)
+        columns = read_csv(paths.BASELINES_AT_K)
+        at_k = {name: {curve: columns[f"{name}_{curve}"] for curve in CURVES} for name in baselines}
+        return cls(
+            params=params,
+            known=Interactions.read(paths.TRAIN, paths.VALIDATION),
+            held_out=held_out,
+            items=read_table(paths.ITEMS, ["item_id", "title", "categories"]),
+            user_ids=read_table(paths.USERS, ["user_id"])["user_id"].to_numpy(),
+            factors=factors,
+            lists=factors.top_k(held_out.users, held_out.seen, params.evaluate.k)[0],
+            recommendations=read_table(paths.RECOMMENDATIONS),
+            metrics={"this model": this, **baselines},
+            at_k={"this model": read_csv(paths.AT_K), **at_k},
+            history=read_csv(paths.HISTORY),
+            split=read_json(paths.SPLIT_METRICS),
+            epochs=read_json(paths.TRAIN_METRICS)["epochs"],
+        )
+
+    @cached_property
+    def ratings(self) -> Interactions:
+        """The ratings of all parts."""
+        return self.known.joined(self.held_out.ratings)
+
+    @cached_property
+    def popular(self) -> NDArray[np.int64]:
+        """Item indices by known ratings, most first: (num_items,) int64."""
+        return np.argsort(-self.known.item_counts(), kind="stable")
+
+    @cached_property
+    def titles(self) -> list[str]:
+        """The title of each item index."""
+        return list(self.items["title"].to_pylist())
+
+
+def render(run: Run) -> str:
+    """Return the page: HTML that needs no other file."""
+    strict = jinja2.StrictUndefined
+    environment = jinja2.Environment(autoescape=True, undefined=strict, trim_blocks=True, lstrip_blocks=True)
+    similar, median_cosine = nearest(run)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        run=run,
+        charts=draw(run),
+        params=parameters(run.params),
+        columns=COLUMNS,
+        best=best(run.metrics),
+        headline=headline(run),
+        similar=similar,
+        median_cosine=median_cosine,
+        min_ratings=SIMILAR_MIN_RATINGS,
+        users=users(run),
+        stages=paths.STAGES,
+    )
+
+
+def draw(run: Run) -> dict[str, list[Chart]]:
+    """Draw the charts of each section."""
+    test, popular, predicts_ratings = run.held_out.ratings, run.popular, run.factors.predicts_ratings
+    kinds = {
+        "recommended": run.lists[run.lists >= 0],
+        "liked in test": test.items[run.held_out.relevant],
+        "rated in train": run.known.items,
+    }
+    parts = {"loss": "train", "val_loss": "validation" if "validation_ratings" in run.split else "test"}
+    losses = {part: run.history[column] for column, part in parts.items() if column in run.history}
+    unit = "squared error + L2 (stars²)" if predicts_ratings else "cross entropy + L2"
+    mapped = popular[:MAPPED]
+    genres = [run.items["categories"][item].as_py().split("|")[0] for item in mapped]
+    models = [(name.replace("_", " "), at_k) for name, at_k in run.at_k.items()]
+    with style():
+        drawn = {
+            "data": [
+                charts.ratings_by_value(run.ratings.ratings),
+                charts.popularity_tail(run.ratings.item_counts()),
+                charts.ratings_by_user(np.bincount(run.ratings.users)),
+            ],
+            "curves": [charts.by_list_length(curve, {name: at_k[curve] for name, at_k in models}) for curve in CURVES],
+            "training": [charts.loss_by_epoch(losses, unit)],
+            "recommendations": [
+                charts.share_by_popularity(popular, kinds),
+                charts.recall_by_user(run.held_out.measure(run.lists).user_recall, run.params.evaluate.k),
+            ],
+            "map": [charts.movie_map(run.factors.item_factors[mapped], [run.titles[item] for item in mapped], genres)],
+        }
+        if predicts_ratings:
+            errors = run.factors.predict(test.users, test.items) - test.ratings.astype(np.float64)
+            drawn["recommendations"].append(charts.error_by_popularity(errors**2, run.known.item_counts()[test.items]))
+    return drawn
+
+
+def parameters(params: Params) -> dict[str, Any]:
+    """Return the dotted name and the value of every parameter that the run depends on."""
+    # Without data.archive: a place on somebody's machine says nothing about the result.
+    names = ["data.dataset", "data.sha256", "split", "train.model", "train.seed", "train.early_stopping"]
+    names += ["train.final_fit", f"train.{params.train.model}", "evaluate", "baselines", "recommend"]
+    found: dict[str, Any] = {}
+    for name in names:
+        value = attrgetter(name)(params)
+        found |= dict(flatten(value, f"{name}.")) if isinstance(value, Section) else {name: value}
+    return found
+
+
+def best(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+    """Return the best value of each column, None where fewer than two models have one."""
+    found: dict[str, float | None] = {}
+    for column in COLUMNS:
+        values = [row[column] for row in metrics.values() if row[column] is not None]
+        found[column] = (min if column in LOWER_IS_BETTER else max)(values) if len(values) > 1 else None
+    return found
+
+
+def headline(run: Run) -> list[dict[str, Any]]:
+    """Return the figures at the top of the page: ``name``, ``value`` and ``beside``, a comparison in words."""
+    this, popularity = run.metrics["this model"], run.metrics["popularity"]
+    names = {"map": "MAP", "precision": "Precision", "recall": "Recall", "ndcg": "NDCG"}
+    k = run.params.evaluate.k
+    figures = [(f"{name}@{k}", this[key], popularity[key], "popularity") for key, name in names.items()]
+    if run.factors.predicts_ratings:
+        figures.append(("RMSE", this["rmse"], run.metrics["item_mean"]["rmse"], "the item mean"))
+    return [
+        {"name": name, "value": value, "beside": f"{change(value, other)} {model}"}
+        for name, value, other, model in figures
+    ]
+
+
+def change(value: float, other: float) -> str:
+    """Return in words by how much a value is above or below another, as ``12 % above``."""
+    if other == 0:
+        return "above the 0 of" if value else "level with"
+    share = round(100 * (value / other - 1))
+    return f"{abs(share)} % {'above' if share > 0 else 'below'}" if share else "level with"
+
+
+def nearest(run: Run) -> tuple[list[dict[str, Any]], float]:
+    """Return the most rated movies, each a ``title`` with the ``near`` ones, and the median cosine with all movies."""
+    counts = run.ratings.item_counts()
+    listed, well_known = [], run.popular[:WELL_KNOWN].tolist()
+    for item in well_known:
+        others, values = similar_items(run.factors, counts, item, NEIGHBOURS)
+        near = [{"title": run.titles[other], "cosine": cosine} for other, cosine in zip(others, values, strict=True)]
+        listed.append({"title": run.titles[item], "near": near})
+    return listed, float(np.median([run.factors.cosines(item) for item in well_known]))
+
+
+def users(run: Run) -> list[dict[str, Any]]:
+    """Return some users, each with ``id``, ``ratings`` (how many), ``favourites`` and ``recommendations``."""
+    test_users, ratings = run.held_out.users, run.ratings
+    chosen = np.random.default_rng(SEED).choice(test_users, min(USERS_SHOWN, len(test_users)), replace=False)
+    listed = []
+    for user in np.sort(chosen):
+        own = np.flatnonzero(ratings.users == user)
+        top = own[np.lexsort((ratings.items[own], -ratings.ratings[own]))][:FAVOURITES]
+        favourites = run.items.take(pa.array(ratings.items[top])).append_column("rating", [ratings.ratings[top]])
+        rows = np.flatnonzero(run.recommendations["user_id"].to_numpy() == run.user_ids[user])
+        recommendations = run.recommendations.take(pa.array(rows)).to_pylist()
+        shown = {"id": run.user_ids[user], "ratings": len(own), "favourites": favourites.to_pylist()}
+        listed.append({**shown, "recommendations": recommendations})
+    return listed

@@ -1,0 +1,178 @@
+"""Atomic, byte-stable writers and checked readers for everything that passes between stages.
+
+Readers raise `UserError` for files that are missing or damaged, writers where the disk or a number does not allow it.
+"""
+
+import csv
+import errno
+import json
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from recommender.errors import RERUN, UserError, cannot_write
+
+DECIMALS: Final = 6  # in JSON and CSV files, which keeps noise in the last bits out of Git
+# What the readers below raise for damaged files; MemoryError where a damaged header announces a huge size.
+DAMAGE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error, pa.ArrowException)
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a path to write to that replaces `path`, complete and synced to disk, when the block succeeds.
+
+    On Linux that is an unnamed file in the same folder, which disappears when the process is killed; elsewhere a named
+    temporary file. Missing folders are created.
+    """
+    named = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unnamed = _open_unnamed(path.parent)
+        temporary = named if unnamed is None else Path(f"/proc/self/fd/{unnamed}")
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            if unnamed is not None:
+                named.unlink(missing_ok=True)
+                os.link(temporary, named, src_dir_fd=unnamed)  # only with src_dir_fd does it follow /proc's link
+            named.replace(path)
+        finally:
+            named.unlink(missing_ok=True)
+            if unnamed is not None:
+                os.close(unnamed)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _open_unnamed(folder: Path) -> int | None:
+    """Open a new unnamed file; return None where the system or the file system has none."""
+    if not hasattr(os, "O_TMPFILE"):
+        return None
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            return None
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8 with Unix line ends."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write finite metrics as JSON with sorted keys, numbers rounded to 6 decimals and a final newline."""
+    write_text(path, json.dumps(_rounded(values, path.name), indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def _rounded(value: Any, name: str) -> Any:  # noqa: ANN401 - any JSON value
+    if isinstance(value, Mapping):
+        return {key: _rounded(entry, f"{name}: {key}") for key, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_rounded(entry, name) for entry in value]
+    if isinstance(value, (float, np.floating)):
+        _check_finite(value, name)
+        return round(float(value), DECIMALS) + 0.0  # never -0.0
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def _check_finite(value: float | np.floating, name: str) -> None:
+    if not math.isfinite(value):
+        problem = "training diverged or the data is degenerate"
+        raise UserError(f"{name} is {value}: {problem}; lower the learning rate or check the ratings")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object."""
+    with _reading(path):
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        if not isinstance(values, dict):
+            raise ValueError("not a JSON object")
+        return values
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"contains {name}, which is not JSON")
+
+
+def write_csv(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays of one length as the columns of a CSV file: finite floats with 6 decimals, and Unix line ends."""
+    cells = []
+    for name, column in columns.items():
+        is_float = column.dtype.kind == "f"
+        for number, value in enumerate(column if is_float else [], start=1):
+            _check_finite(float(value), f"{path.name}: {name} of row {number}")
+        cells.append([f"{value:.{DECIMALS}f}" for value in column] if is_float else column)
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *zip(*cells, strict=True)])
+
+
+def read_csv(path: Path) -> dict[str, NDArray[np.float64]]:
+    """Read a CSV file of numbers: one float64 array a column, NaN where a cell is empty."""
+    with _reading(path):
+        table = pyarrow.csv.read_csv(path)
+        if not len(table):
+            raise ValueError("no rows")
+        return {name: table[name].cast(pa.float64()).to_numpy() for name in table.column_names}
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table as Parquet with page checksums."""
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file, or some of its columns."""
+    with _reading(path):
+        # Not pq.read_table, which also reads a folder of files and whose error for a missing column is a page long.
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            missing = set(columns or ()) - set(file.schema_arrow.names)
+            if missing:
+                raise ValueError(f"no column {', '.join(sorted(missing))}")
+            table = file.read(columns)
+        return table.select(columns) if columns else table
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write named arrays, none of dtype object, as an uncompressed npz file."""
+    # Not np.savez, whose headers for large members are other bytes before Python 3.11.4.
+    with atomic(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, array in arrays.items():
+            large = array.nbytes >= 2**30
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=large) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read the arrays of an npz file. Pickled objects, which could run code, are refused."""
+    with _reading(path), path.open("rb") as file:
+        if not zipfile.is_zipfile(file):  # NumPy's own message suggests to unpickle it
+            raise ValueError("not an npz file")
+        with np.load(file, allow_pickle=False) as loaded:
+            return {name: loaded[name] for name in loaded.files}
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what a reader raises for a missing or damaged file into a `UserError`."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; {RERUN}") from None
+    except DAMAGE as error:
+        raise UserError(f"{path}: cannot be read ({error}); {RERUN}") from error

@@ -1,0 +1,129 @@
+"""The plain way that the benchmark measures against must come to the same results."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import fold_in
+from benchmarks.__main__ import ratio, section, slope, spread
+from benchmarks.measure import keep, measure
+from recommender.data.interactions import Interactions
+from tests.conftest import REPOSITORY, run
+from tools.experiments import data_source
+
+
+def printed(folder: Path, module: str, *arguments: str) -> dict[str, float]:
+    result = run(folder, sys.executable, "-m", f"benchmarks.{module}", *arguments)
+    assert result.returncode == 0, result.stderr
+    found: dict[str, float] = json.loads(result.stdout)
+    return found
+
+
+def metrics(folder: Path, name: str) -> dict[str, float]:
+    written: dict[str, float] = json.loads((folder / "metrics" / f"{name}.json").read_text())
+    return written
+
+
+def test_the_plain_parse_counts_the_same_rows(trained: Path) -> None:
+    split = metrics(trained, "split")
+    assert printed(trained, "naive", "parse") == {"train": split["train_ratings"], "test": split["test_ratings"]}
+
+
+@pytest.mark.parametrize("options", [(), ("--tuned",)], ids=["stock", "tuned"])
+def test_the_plain_fit_has_the_same_losses(trained: Path, options: tuple[str, ...]) -> None:
+    expected = {name: pytest.approx(metrics(trained, "train")[name], rel=1e-4) for name in ("loss", "val_loss")}
+    assert printed(trained, "naive", "train", *options) == expected
+
+
+def test_the_plain_evaluation_has_the_same_metrics(trained: Path) -> None:
+    found, expected = printed(trained, "naive", "evaluate", "--users", "1000"), metrics(trained, "evaluate")
+    for name in ("users", "precision", "map"):
+        assert found[name] == pytest.approx(expected[name], abs=1e-6)
+
+
+def test_a_peer_is_measured_with_other_settings(trained: Path) -> None:
+    baseline = metrics(trained, "baselines")
+    same, other = (printed(trained, "peers", "ease_liked", "--set", f"l2={l2}") for l2 in (300, 3000))
+    assert same["map"] == pytest.approx(baseline["ease"]["map"], abs=1e-6)
+    assert other["map"] != same["map"]
+
+
+def test_measure_returns_time_and_output(tmp_path: Path) -> None:
+    found = measure([sys.executable, "-c", "import time; time.sleep(0.3); print('hello')"], tmp_path)
+    assert found.output == "hello\n"
+    assert found.seconds >= 0.3
+
+
+@pytest.mark.parametrize("size", [2**28, 2**30])
+def test_measure_returns_the_peak_of_memory(size: int) -> None:
+    # From a process as small as the benchmark's: a command's peak includes what started it.
+    code = f"""import sys; from pathlib import Path; from benchmarks.measure import measure
+print(measure([sys.executable, "-c", "x = b'1' * {size}"], Path()).memory)"""
+    result = run(REPOSITORY, sys.executable, "-c", code)
+    assert result.returncode == 0, result.stderr
+    assert 0 < float(result.stdout) - size / 2**20 < 60
+
+
+def test_measure_reports_what_a_failed_command_wrote(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="no such thing"):
+        measure([sys.executable, "-c", "raise SystemExit('no such thing')"], tmp_path)
+
+
+def test_results_of_other_data_sets_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    keep(path, "ml-1m", {"map": 0.1})
+    keep(path, "ml-100k", {"map": 0.2, "interval": [1 / 3, 1]})
+    keep(path, "ml-1m", {"map": 0.3})
+    assert json.loads(path.read_text()) == {
+        "ml-100k": {"interval": [0.333333, 1], "map": 0.2},
+        "ml-1m": {"map": 0.3},
+    }
+
+
+def test_slope_is_the_exponent_of_growth() -> None:
+    assert slope([1, 10, 100], [3.0, 30 * 10**0.5, 3000.0]) == "1.50"
+    assert slope([5], [1.0]) == "-"
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    assert ratio(np.array([10.0, 30.0, 20.0]), np.array([1.0, 1.5, 4.0])) == "10.0 (5.0 to 20.0)"
+    assert ratio(np.array([1000.0]), np.array([2.0])) == "500 (500 to 500)"
+    assert spread(np.array([3.0, 1.0, 2.0])) == "2.00 (1.00 to 3.00)"
+
+
+def test_a_section_is_written_as_markdown() -> None:
+    found = section("Title", ["", "seconds"], [["train", "1.0"]], "A note.")
+    assert found == "## Title\n\n|  | seconds |\n| --- | ---: |\n| train | 1.0 |\n\nA note.\n"
+
+
+def test_users_are_left_out_and_renumbered() -> None:
+    people = fold_in.left_out(60)
+    assert people.tolist() == sorted(set(people.tolist()))
+    assert len(people) == 6
+    assert people.tolist() == fold_in.left_out(60).tolist() != list(range(6))
+    ratings = Interactions(
+        np.array([3, 0, 2, 3], np.int32), np.array([1, 1, 0, 4], np.int32), np.array([5, 4, 3, 2], np.float32), (4, 5)
+    )
+    kept = fold_in.of_users(ratings, np.array([0, 3], np.int32))
+    assert (kept.users.tolist(), kept.items.tolist(), kept.ratings.tolist()) == ([1, 0, 1], [1, 1, 4], [5, 4, 2])
+    assert kept.shape == (2, 5)
+
+
+@pytest.mark.slow
+def test_people_are_folded_in_for_every_kind_of_model(archives: dict[str, Path], tmp_path: Path) -> None:
+    result = fold_in.compare(tmp_path, data_source("ml-1m", str(archives["ml-1m"]), None))
+    assert list(result) == ["default", "ranking", "rating"]
+    for name, found in result.items():
+        assert found["people"] == 6
+        assert found["ratio"] == found["recall"]["folded_in"] / found["recall"]["trained"]
+        assert 0.5 < found["ratio"] < 2
+        assert bool(found["rmse"]) == (name != "ranking")
+    with (
+        np.load(tmp_path / "everybody/models/factors.npz") as whole,
+        np.load(tmp_path / "others/models/factors.npz") as others,
+    ):
+        assert (len(whole["user_factors"]), len(others["user_factors"])) == (60, 54)
+        assert (whole["item_order"] == others["item_order"]).all()

@@ -1,0 +1,55 @@
+"""Requests to a trained model that it cannot answer end in one line."""
+
+import dataclasses
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from recommender.paths import FOLD_IN
+from recommender.ranking import fold_in
+from recommender.ranking.factors import Factors
+from recommender.storage import write_arrays
+from stages import recommend
+from tests.conftest import Ending
+
+pytestmark = pytest.mark.usefixtures("here")
+
+CASES = {
+    "an unknown user": ["--user", "61"],
+    "a negative user": ["--user", "-3"],
+    "a user beyond all integers": ["--user", "99999999999999999999999"],
+    "no items": ["--user", "1", "--k", "0"],
+    "more items than there are": ["--user", "1", "--k", "81"],
+    "items beyond all integers": ["--likes", "Movie 3 (1953)", "--k", "99999999999999999999999"],
+    "a title in another year": ["--likes", "Movie 3 (1954)"],
+    "a typing error in a title": ["--likes", "Movei 3 (1953)"],
+    "words of several titles": ["--likes", "letter"],
+    "a title like none": ["--likes", "zzzzzzzz"],
+    "no title": ["--likes", ""],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_recommend(case: str, ending: Ending, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["recommend", *CASES[case]])
+    assert re.search(f"^{CASES[case][-2]}: .*{re.escape(CASES[case][-1])}", ending(recommend.main))
+
+
+def test_a_new_user_where_scores_depend_on_others(ending: Ending, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataclasses.replace(Factors.load(), interaction="batch_sum").save()
+    monkeypatch.setattr(sys, "argv", ["recommend", "--likes", "Movie 3 (1953)"])
+    assert "train.mf.interaction" in ending(recommend.main)
+
+
+def test_a_new_user_with_the_loss_of_another_model(ending: Ending, monkeypatch: pytest.MonkeyPatch) -> None:
+    fold_in.save(fold_in.SoftmaxLoss(2.0, 0.1, ensemble_size=3))
+    monkeypatch.setattr(sys, "argv", ["recommend", "--likes", "Movie 3 (1953)"])
+    assert str(FOLD_IN) in ending(recommend.main)
+
+
+def test_a_new_user_with_another_file_of_arrays(ending: Ending, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_arrays(FOLD_IN, {"loss": np.array("hinge")})
+    monkeypatch.setattr(sys, "argv", ["recommend", "--likes", "Movie 3 (1953)"])
+    assert str(FOLD_IN) in ending(recommend.main)

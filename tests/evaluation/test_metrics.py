@@ -1,0 +1,213 @@
+"""Metrics against an independent implementation and against numbers worked out by hand."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
+
+from recommender.data.interactions import Interactions
+from recommender.evaluation.heldout import HeldOut, evaluate
+from recommender.evaluation.metrics import CURVES, at_k, ranking_metrics, rating_errors, relevant_rows, summary
+from recommender.ranking.factors import Factors
+from recommender.storage import read_json, read_table
+from tests import reference
+from tests.conftest import set_params, stage
+
+EXACT = {"rtol": 0, "atol": 1e-12}
+
+
+def interactions(table: pd.DataFrame, shape: tuple[int, int]) -> Interactions:
+    return Interactions(
+        table["user"].to_numpy(np.int32), table["item"].to_numpy(np.int32), table["rating"].to_numpy(np.float32), shape
+    )
+
+
+def held_out_of(train: pd.DataFrame, test: pd.DataFrame, shape: tuple[int, int], quantile: float) -> HeldOut:
+    return HeldOut.of(interactions(test, shape), interactions(train, shape), quantile)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[pd.DataFrame, pd.DataFrame, Factors, float, int]:
+    """Draw a split, factors in quarters (sums of which are exact, and many of them equal), a quantile and a K."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    users, items, size = draw(st.integers(1, 7)), draw(st.integers(1, 90)), draw(st.integers(1, 4))
+    pairs = random.permutation(users * items)[: max(1, int(users * items * draw(st.floats(0, 1))))]
+    ratings = pd.DataFrame(
+        {"user": pairs // items, "item": pairs % items, "rating": random.integers(1, 11, len(pairs)) / 2}
+    )
+    cut = draw(st.integers(0, len(pairs) - 1))
+    spread = draw(st.sampled_from((0, 1, 2, 8)))
+
+    def quarters(*shape: int) -> NDArray[np.float32]:
+        return (random.integers(-spread, spread + 1, shape) / 4).astype(np.float32)
+
+    factors = Factors(
+        quarters(users, size),
+        quarters(items, size),
+        quarters(users),
+        quarters(items),
+        random.permutation(items).astype(np.int32),
+        interaction=draw(st.sampled_from(("dot", "batch_sum"))),
+    )
+    quantile = draw(st.sampled_from((0.0, 0.5, 0.85, 1.0)) | st.floats(0, 1))
+    k = draw(st.just(items) | st.integers(1, items))
+    return ratings[:cut], ratings[cut:], factors, quantile, k
+
+
+def assert_evaluates_like_the_reference(
+    train: pd.DataFrame, test: pd.DataFrame, factors: Factors, quantile: float, k: int
+) -> None:
+    shape = len(factors.user_factors), len(factors.item_factors)
+    ranking, errors = evaluate(factors, held_out_of(train, test, shape, quantile), k)
+    expected = reference.evaluate(train, test, factors, quantile, k)
+    for name in CURVES:
+        assert_allclose(getattr(ranking, name), [row[name] for row in expected], err_msg=name, **EXACT)
+    found = summary(ranking, errors)
+    assert found.pop("users") == len(ranking.average_precision) == test["user"].nunique()
+    assert found == pytest.approx(expected[-1], rel=0, abs=1e-12)
+    assert_allclose(ranking.average_precision.mean(), expected[-1]["map"], **EXACT)
+    assert_allclose(ranking.user_recall.mean(), expected[-1]["recall"], **EXACT)
+
+
+@settings(max_examples=120, deadline=None)
+@given(cases())
+def test_evaluate_agrees_with_the_slow_reference(
+    case: tuple[pd.DataFrame, pd.DataFrame, Factors, float, int],
+) -> None:
+    assert_evaluates_like_the_reference(*case)
+
+
+@pytest.mark.parametrize("interaction", ["dot", "batch_sum"])
+@pytest.mark.parametrize("k", [1, 10, 150])
+def test_evaluate_agrees_with_the_slow_reference_on_arbitrary_floats(interaction: str, k: int) -> None:
+    random = np.random.default_rng(11)
+    users, items, size = 25, 150, 10
+    pairs = random.permutation(users * items)[:1500]
+    table = pd.DataFrame({"user": pairs // items, "item": pairs % items, "rating": random.integers(1, 6, 1500)})
+    factors = Factors(
+        *(random.normal(0, 0.4, shape).astype(np.float32) for shape in ((users, size), (items, size), users, items)),
+        random.permutation(items).astype(np.int32),
+        interaction=interaction,
+    )
+    assert_evaluates_like_the_reference(table[:1000], table[1000:], factors, 0.85, k)
+
+
+def test_the_stage_writes_what_the_slow_reference_finds(trained: Path) -> None:
+    train, test = (
+        read_table(trained / f"data/processed/{part}.parquet").to_pandas().astype({"rating": np.float64})
+        for part in ("train", "test")
+    )
+    factors = Factors.load(trained / "models/factors.npz")
+    expected = reference.evaluate(train, test, factors, 0.85, 25)
+    written = read_json(trained / "metrics/evaluate.json")
+    assert written.pop("users") == test["user"].nunique()
+    assert written == pytest.approx(expected[-1], abs=6e-7, rel=0)
+    curves = pd.read_csv(trained / "metrics/at_k.csv")
+    assert curves.columns.tolist() == ["k", *CURVES]
+    assert curves["k"].tolist() == list(range(1, 26))
+    for name in CURVES:
+        assert_allclose(curves[name], [row[name] for row in expected], rtol=0, atol=6e-7)
+
+
+def test_validation_ratings_count_as_known(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished)
+    set_params(finished, split__validation_size=0.2)
+    assert stage(finished, "split").returncode == 0
+    parts = {name: read_table(finished / f"data/processed/{name}.parquet") for name in ("train", "validation", "test")}
+    held_out = HeldOut.read(0.85)
+    assert len(parts["validation"]) == 240
+    for name, table in parts.items():
+        rated = held_out.seen.toarray()[table["user"].to_numpy(), table["item"].to_numpy()] > 0
+        assert rated.all() if name != "test" else not rated.any()
+    assert_array_equal(held_out.ratings.items, parts["test"]["item"].to_numpy())
+
+
+@st.composite
+def rated_rows(draw: st.DrawFn) -> tuple[list[int], list[float]]:
+    stars = st.integers(1, 10).map(lambda half: half / 2) | st.floats(0.5, 5, width=32)
+    rows = draw(st.lists(st.tuples(st.integers(0, 3), stars), min_size=1, max_size=40))
+    return [user for user, _ in rows], [rating for _, rating in rows]
+
+
+@settings(max_examples=300, deadline=None)
+@given(rated_rows(), st.sampled_from((0.0, 0.25, 0.5, 0.75, 0.85, 0.9, 1.0)) | st.floats(0, 1))
+def test_relevant_rows_are_those_at_or_above_numpys_quantile(rows: tuple[list[int], list[float]], q: float) -> None:
+    users, ratings = np.array(rows[0], dtype=np.int32), np.array(rows[1], dtype=np.float32)
+    expected = [
+        bool(rating >= np.quantile(ratings[users == user].astype(np.float64), q))
+        for user, rating in zip(users.tolist(), ratings.astype(np.float64).tolist(), strict=True)
+    ]
+    relevant = relevant_rows(users, ratings, q)
+    assert relevant.tolist() == expected
+    assert set(users[relevant].tolist()) == set(users.tolist())
+
+
+def test_every_rating_tied_with_the_quantile_is_relevant() -> None:
+    users = np.array([4, 9, 4, 4, 9, 4], dtype=np.int32)
+    ratings = np.array([5, 3, 4, 5, 3, 1], dtype=np.float32)
+    assert relevant_rows(users, ratings, 0.85).tolist() == [True, True, False, True, True, False]
+    assert relevant_rows(users, ratings, 0.0).all()
+
+
+def test_metrics_of_one_list_match_those_worked_out_by_hand() -> None:
+    # Hits at ranks 2, 3 and 5; 4 relevant items.
+    lists = np.array([[10, 11, 12, 13, 14]], dtype=np.int32)
+    hits = np.array([[False, True, True, False, True]])
+    metrics = ranking_metrics(lists, hits, np.array([4]), 20)
+    assert_allclose(metrics.precision, [0, 1 / 2, 2 / 3, 2 / 4, 3 / 5], **EXACT)
+    assert_allclose(metrics.recall, [0, 0.25, 0.5, 0.5, 0.75], **EXACT)
+    assert_allclose(metrics.map, [0, 0.25, 7 / 18, 7 / 24, (1 / 2 + 2 / 3 + 3 / 5) / 4], **EXACT)
+    # Gains 1, .6309297535714575, .5, .43067655807339306 and .38685280723454163 at ranks 1 to 5.
+    expected = [0, 0.38685280723454163, 1.1309297535714575 / 2.1309297535714575]
+    expected += [1.1309297535714575 / 2.5616063116448506, 1.5177825608059992 / 2.5616063116448506]
+    assert_allclose(metrics.ndcg, expected, **EXACT)
+    assert (metrics.mrr, metrics.hit_rate, metrics.coverage) == (0.5, 1.0, 0.25)
+
+
+def test_metrics_are_means_over_users_with_and_without_hits() -> None:
+    # First user: both relevant items on top. Second: none found. Third: one candidate only, and it is relevant.
+    lists = np.array([[0, 1, 2], [2, 1, 0], [3, -1, -1]], dtype=np.int32)
+    hits = np.array([[True, True, False], [False, False, False], [True, False, False]])
+    metrics = ranking_metrics(lists, hits, np.array([2, 1, 1]), 8)
+    assert_allclose(metrics.precision, [2 / 3, 3 / 6, 3 / 9], **EXACT)
+    assert_allclose(metrics.recall, [0.5, 2 / 3, 2 / 3], **EXACT)
+    assert_allclose(metrics.map, [2 / 3, 2 / 3, 2 / 3], **EXACT)
+    assert_allclose(metrics.ndcg, [2 / 3, 2 / 3, 2 / 3], **EXACT)
+    assert_allclose([metrics.mrr, metrics.hit_rate], [2 / 3, 2 / 3], **EXACT)
+    assert metrics.coverage == 0.5
+    assert_array_equal(metrics.average_precision, [1, 0, 1])
+    assert_array_equal(metrics.user_recall, [1, 0, 1])
+
+
+def test_measure_looks_up_hits_by_user_and_item() -> None:
+    # User 2 likes item 1, user 0 likes items 0 and 3; nobody else has test ratings.
+    test = pd.DataFrame({"user": [2, 0, 0, 0], "item": [1, 3, 0, 2], "rating": [4.0, 5.0, 5.0, 1.0]})
+    held_out = held_out_of(test[:0], test, (4, 5), 0.5)
+    assert held_out.users.tolist() == [0, 2]
+    metrics = held_out.measure(np.array([[3, 2], [0, 1]], dtype=np.int32))
+    assert_array_equal(metrics.precision, [0.5, 0.5])
+    assert_array_equal(metrics.recall, [0.25, 0.75])
+    assert metrics.mrr == 0.75
+    assert metrics.coverage == 4 / 5
+    padding = held_out.measure(np.full((2, 3), -1, dtype=np.int32))
+    assert (padding.hit_rate, padding.mrr, padding.coverage) == (0, 0, 0)
+
+
+def test_rating_errors_match_those_worked_out_by_hand() -> None:
+    errors = rating_errors(np.array([3.0, 4.5, 2.0]), np.array([4, 4, 4], dtype=np.float32))
+    assert errors == {"rmse": math.sqrt(5.25 / 3), "mae": pytest.approx(3.5 / 3, abs=1e-15)}
+
+
+def test_a_table_of_every_k_and_a_summary_of_the_last() -> None:
+    metrics = ranking_metrics(np.array([[0, 1]], dtype=np.int32), np.array([[False, True]]), np.array([1]), 4)
+    table = at_k(metrics)
+    columns = {name: column.tolist() for name, column in table.items() if name != "ndcg"}
+    assert columns == {"k": [1, 2], "precision": [0, 0.5], "recall": [0, 1], "map": [0, 0.5]}
+    expected = {"users": 1, "precision": 0.5, "recall": 1, "map": 0.5, "ndcg": 1 / math.log2(3), "mrr": 0.5}
+    assert summary(metrics, None) == {**expected, "hit_rate": 1, "coverage": 0.5, "rmse": None, "mae": None}

@@ -1,0 +1,59 @@
+"""The same four ratings of three movies as each release lays them out."""
+
+import zipfile
+from pathlib import Path
+
+import pyarrow as pa
+
+from recommender.data.movielens import RELEASES
+
+ITEM_ROWS = [
+    (3, "Amélie, the (2001)", "Comedy|Romance"),
+    (1, "Toy: Story (1995)", "Animation"),
+    (7, "unknown", "unknown"),
+]
+ITEM_TEXT = {
+    "ml-100k": (
+        "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
+        "3\tAmélie, the\t2001\tComedy Romance\n1\tToy: Story\t1995\tAnimation\n7\tunknown\t\tunknown\n"
+    ),
+    "ml-latest-small": (
+        "movieId,title,genres\n"
+        '3,"Amélie, the (2001)",Comedy|Romance\n1,Toy: Story (1995),Animation\n7,unknown,unknown\n'
+    ),
+    "ml-1m": "3::Amélie, the (2001)::Comedy|Romance\n1::Toy: Story (1995)::Animation\n7::unknown::unknown\n",
+}
+RATING_ROWS = [(9, 3, 4.0, 978300760), (9, 1, 3.0, 978302109), (2, 3, 5.0, 978301968), (2147483647, 7, 1.0, 0)]
+RATING_TEXT = {
+    "ml-100k": (
+        "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
+        "9\t3\t4\t978300760\n9\t1\t3\t978302109\n2\t3\t5\t978301968\n2147483647\t7\t1\t0\n"
+    ),
+    "ml-latest-small": (
+        "userId,movieId,rating,timestamp\n9,3,4.0,978300760\n9,1,3.0,978302109\n2,3,5.0,978301968\n2147483647,7,1.0,0\n"
+    ),
+    "ml-1m": "9::3::4::978300760\n9::1::3::978302109\n2::3::5::978301968\n2147483647::7::1::0\n",
+}
+
+
+def first_line(name: str) -> int:
+    """Return the number of the first line with values."""
+    return 2 if RELEASES[name].layout.header else 1
+
+
+def pack(path: Path, name: str, items: str | bytes | None = None, ratings: str | bytes | None = None) -> Path:
+    """Write an archive of these texts, or of the ones above, in the release's encoding."""
+    release = RELEASES[name]
+    texts = {
+        release.items: ITEM_TEXT[name] if items is None else items,
+        release.ratings: RATING_TEXT[name] if ratings is None else ratings,
+    }
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, text in texts.items():
+            archive.writestr(member, text if isinstance(text, bytes) else text.encode(release.layout.encoding))
+    return path
+
+
+def rows(table: pa.Table) -> list[tuple[object, ...]]:
+    """Return a table's rows."""
+    return [tuple(row.values()) for row in table.to_pylist()]

@@ -1,0 +1,31 @@
+"""What the tools run and print."""
+
+import subprocess
+import sys
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from recommender.errors import UserError
+
+PIPE_WIDTH: Final = 130  # a pipe has no width of its own, and rich's default of 80 would cut some tables
+
+
+def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int] = (0,)) -> None:
+    """Print a table of cells in rich's markup; columns are aligned right, except those with the numbers in `left`."""
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number in left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    Console(width=None if console.is_terminal else PIPE_WIDTH).print(table)
+
+
+def call(*command: str, cwd: Path | None = None) -> None:
+    """Run a command with its output on stderr; one that fails raises a `UserError`."""
+    if subprocess.run(command, cwd=cwd, stdout=sys.stderr, check=False).returncode:  # noqa: S603 - no shell
+        raise UserError(f"`{' '.join(command)}` failed: see above")
