@@ -1,0 +1,164 @@
+"""Fill the tables and outputs of README.md and docs/ from the files and commands that they come from: `make docs`.
+
+A block is a comment that says where its text comes from, the text, and a comment that ends it:
+``table: NAME`` one of `TABLES`, from a file in metrics/; ``results: TITLE`` a section of benchmarks/RESULTS.md;
+``output: COMMAND`` what a command prints; ``output: COMMAND as LINES`` with other lines, parted by `;`, as its prompt.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from recommender.errors import UserError, run
+from recommender.storage import read_json, write_text
+
+PAGES: Final = (Path("README.md"), *sorted(Path("docs").glob("*.md")))
+BLOCK: Final = re.compile(r"(<!-- (table|results|output): (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+RESULTS: Final = Path("benchmarks/RESULTS.md")
+METRICS: Final = ("precision", "recall", "map", "ndcg", "mrr", "hit_rate", "coverage", "rmse", "seconds")
+NAMES: Final = {
+    "als": "ALS (implicit)",
+    "bpr": "BPR (implicit)",
+    "svd": "SVD (Surprise)",
+    "ease_all": "EASE, every rating as 1",
+    "ease_liked": "EASE, ratings from 4 as 1",
+    "ease_weighted": "EASE, weighted",
+    "popularity": "popularity",
+    "item_mean": "item mean",
+    "notebook, published": "the notebook, as published",
+    "notebook, reproduced": "the notebook, reproduced (`mf`, batch_sum)",
+    "notebook, corrected": "`mf`, the default",
+    "our ranking model": "`softmax_mf`, tuned",
+    "our rating model": "`encoded_mf`, tuned",
+}
+FINDING: Final = ("notebook, published", "notebook, corrected", "our rating model", "popularity", "ease_weighted")
+# The command that README changes something by; its experiment is removed again.
+EXAMPLE: Final = "dvc exp run --temp --quiet --name readme-example -S train.mf.embedding_size=20 -S train.mf.epochs=10"
+
+
+def main() -> None:
+    """Write every page."""
+    _print(EXAMPLE)
+    try:
+        for page in PAGES:
+            write_text(page, fill(page.read_text(encoding="utf-8"), output))
+    finally:
+        _print("dvc exp remove --quiet readme-example")
+
+
+def fill(text: str, printed: Callable[[str], str] | None) -> str:
+    """Return a page with its blocks filled; outputs of commands are left alone where `printed` is None."""
+    sources = {"table": table, "results": section, "output": printed}
+
+    def block(match: re.Match[str]) -> str:
+        start, kind, name, end = match.groups()
+        source = sources[kind]
+        return f"{start}{source(name).strip(chr(10))}\n{end}" if source else match[0]
+
+    return BLOCK.sub(block, text)
+
+
+def output(command: str) -> str:
+    """Return what a command prints, fenced."""
+    command, _, shown = command.partition(" as ")
+    lines = [
+        line.rstrip() for line in _print(command).replace("readme-example", "workspace     ").strip("\n").split("\n")
+    ]
+    prompt = [f"$ {line.strip()}" for line in shown.split(";")] if shown else []
+    return "\n".join(["```console" if prompt else "```", *prompt, *lines, "```"])
+
+
+def _print(command: str) -> str:
+    environment = {**os.environ, "COLUMNS": "120"}
+    result = subprocess.run(shlex.split(command), env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    if result.returncode:
+        raise UserError(f"`{command}` failed: {result.stderr}")
+    return result.stdout
+
+
+def section(title: str) -> str:
+    """Return a section of the benchmark's report without its heading."""
+    text = RESULTS.read_text(encoding="utf-8")
+    if f"## {title}\n" not in text:
+        raise UserError(f"{RESULTS}: has no section {title!r}; run `make bench`")
+    return text.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def table(name: str) -> str:
+    """Return the Markdown of one of `TABLES`, by its name and, after a space, its data set."""
+    kind, _, dataset = name.partition(" ")
+    if kind not in TABLES:
+        raise UserError(f"there is no table {kind!r}; known: {', '.join(TABLES)}")
+    return TABLES[kind](dataset)
+
+
+def comparison(dataset: str) -> str:
+    """All models on a data set, from metrics/comparison.json."""
+    found = read_json(Path("metrics/comparison.json"))[dataset]
+    models = dict(sorted(found["models"].items(), key=lambda model: model[1]["map"]))
+    gain = found["difference"]
+    low, high = gain["interval_95"]
+    return _models(models, METRICS) + (
+        f"\nMAP of `softmax_mf`, mean of {found['seeds']} seeds, minus {NAMES[gain['peer']]}: {gain['map']:+.4f}, "
+        f"95 % interval over users {low:+.4f} to {high:+.4f}.\n"
+    )
+
+
+def finding(dataset: str) -> str:
+    """The few models that show what matters."""
+    models = read_json(Path("metrics/comparison.json"))[dataset]["models"]
+    return _models({name: models[name] for name in (*FINDING, "our ranking model")}, (*METRICS[:4], "rmse"))
+
+
+def folded_in(dataset: str) -> str:
+    """Users left out of training, folded in and trained, from metrics/fold_in.json."""
+    measured = ["recall, trained", "folded in", "95 % interval of the difference", "rmse, trained", "folded in"]
+    rows = []
+    for name, values in read_json(Path("metrics/fold_in.json"))[dataset].items():
+        recall, errors = (
+            [_number((values[metric] or {}).get(how)) for how in ("trained", "folded_in")]
+            for metric in ("recall", "rmse")
+        )
+        interval = "{:+.4f} to {:+.4f}".format(*values["difference_interval_95"])
+        seconds = 1000 * values["seconds_a_person"]
+        rows.append([name, str(values["people"]), *recall, interval, *errors, _number(seconds, 1)])
+    return _markdown(["", "users", *measured, "ms"], rows)
+
+
+def notebook(_: str) -> str:
+    """The notebook's table, from metrics/notebook.json."""
+    found = read_json(Path("metrics/notebook.json"))
+    ranges = [
+        f"The published {name} {values['published']:.4f} lies within {values['lowest']:.4f} to {values['highest']:.4f} "
+        f"of batch_sum over {found['seeds']} seeds."
+        for name, values in found["ranges"].items()
+    ]
+    return _models(found["models"], METRICS[:-1]) + "\n" + "\n".join(ranges) + "\n"
+
+
+def _models(models: dict[str, dict[str, Any]], columns: tuple[str, ...]) -> str:
+    rows = []
+    for name, metrics in models.items():
+        cells = [_number(metrics.get(column), 1 if column == "seconds" else 4) for column in columns]
+        rows.append([NAMES.get(name, name.replace("_", " ")), *cells])
+    return _markdown(["", *(column.replace("_", " ") for column in columns)], rows)
+
+
+def _number(value: float | None, decimals: int = 4) -> str:
+    return "-" if value is None else f"{value:.{decimals}f}"
+
+
+def _markdown(header: list[str], rows: list[list[str]]) -> str:
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *rows))
+
+
+TABLES: Final = {"comparison": comparison, "finding": finding, "fold-in": folded_in, "notebook": notebook}
+
+
+if __name__ == "__main__":
+    run(main)
