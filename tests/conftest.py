@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,13 @@ class Repository:
         values: dict[str, Any] = json.loads((self.folder / "metrics" / name).read_text())
         return values
 
+    def reset(self) -> None:
+        """Return to the committed state."""
+        if self("git", "status", "--porcelain"):
+            self("git", "reset", "--quiet", "--hard")
+            self("git", "clean", "--quiet", "--force", "-d")
+            self("dvc", "checkout", "--quiet")
+
     def ran(self, output: str) -> list[str]:
         """Return the stages that `dvc repro` ran, from its output."""
         return [name for name in STAGES if f"Running stage '{name}'" in output]
@@ -190,14 +197,11 @@ def started(tmp_path_factory: pytest.TempPathFactory, archives: dict[str, Path])
 
 
 @pytest.fixture
-def repository(started: tuple[Repository, str]) -> Repository:
-    """The same repository in its committed state."""
-    repository = started[0]
-    if repository("git", "status", "--porcelain"):
-        repository("git", "reset", "--quiet", "--hard")
-        repository("git", "clean", "--quiet", "--force", "-d")
-        repository("dvc", "checkout", "--quiet")
-    return repository
+def repository(started: tuple[Repository, str]) -> Iterator[Repository]:
+    """The same repository in its committed state, before and after a test."""
+    started[0].reset()
+    yield started[0]
+    started[0].reset()
 
 
 @pytest.fixture

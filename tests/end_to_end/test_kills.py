@@ -23,8 +23,7 @@ def temporary(folder: Path) -> list[str]:
     return [str(path) for path in outputs if ".tmp" in path.name or path.name.startswith("tmp")]
 
 
-def test_killed_at_random_moments_it_comes_to_the_same_end(started: tuple[Repository, str]) -> None:
-    repository, _ = started
+def test_killed_at_random_moments_it_comes_to_the_same_end(repository: Repository) -> None:
     start = time.perf_counter()
     repository("dvc", "repro", "--force")
     longest = time.perf_counter() - start
