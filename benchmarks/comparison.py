@@ -101,9 +101,8 @@ def ours(place: Path, values: Values, held_out: HeldOut) -> tuple[Values, NDArra
     seconds = run_stage("train", workspace(place, values)).seconds
     factors = Factors.load(place / FACTORS)
     ranking, errors = evaluate(factors, held_out, K)
-    print(f"{values['train.model']}: map {ranking.map[-1]:.4f} rmse {errors['rmse']:.4f} {seconds:.0f} s", flush=True)
-    metrics = summary(ranking, errors if factors.predicts_ratings else None)
-    return {**metrics, "seconds": seconds}, ranking.average_precision
+    print(f"{values['train.model']}: map {ranking.map[-1]:.4f} {errors} {seconds:.0f} s", flush=True)
+    return {**summary(ranking, errors), "seconds": seconds}, ranking.average_precision
 
 
 def interval(gain: NDArray[np.float64]) -> list[float]:

@@ -51,7 +51,8 @@ def measure_peer(
     Returns:
         ``seconds`` of training alone, and the metrics that the pipeline writes; each user's average precision.
     """
-    kind, errors = name.split("_")[0], None
+    kind = name.split("_")[0]
+    errors: dict[str, float] = {}
     start = time.perf_counter()
     if kind == "ease":
         interactions = ease_input(train, settings)
@@ -62,8 +63,7 @@ def measure_peer(
         factors = MODELS[kind](train, **settings)
         seconds = time.perf_counter() - start
         ranking, errors = evaluate(factors, held_out, k)
-    metrics = summary(ranking, errors if kind == "svd" else None)  # the others predict no ratings
-    return {"seconds": seconds, **metrics}, ranking.average_precision
+    return {"seconds": seconds, **summary(ranking, errors)}, ranking.average_precision
 
 
 def ease_input(train: Interactions, settings: dict[str, Any]) -> sp.csr_array:
@@ -125,7 +125,7 @@ def svd(train: Interactions, factors: int, epochs: int, learning_rate: float, re
     user_bias, item_bias = np.zeros(train.num_users), np.zeros(train.num_items)
     user_factors[users], user_bias[users] = model.pu, model.bu
     item_factors[items], item_bias[items] = model.qi, model.bi
-    return _factors(user_factors, item_factors, user_bias, item_bias, float(data.global_mean))
+    return _factors(user_factors, item_factors, user_bias, item_bias, float(data.global_mean), "ratings")
 
 
 def _factors(
@@ -134,6 +134,7 @@ def _factors(
     user_bias: Any = 0,  # noqa: ANN401 - a number or an array of one for each
     item_bias: Any = 0,  # noqa: ANN401
     global_mean: float = 0.0,
+    scores: str = "order",
 ) -> Factors:
     return Factors(
         np.asarray(user_factors, np.float32),
@@ -142,6 +143,7 @@ def _factors(
         np.full(len(item_factors), item_bias, np.float32),
         np.arange(len(item_factors), dtype=np.int32),
         global_mean,
+        scores=scores,
     )
 
 

@@ -72,9 +72,10 @@ class EarlyStopping(Section):
 
 
 class ModelSection(Section):
-    """The parameters of one model; `scores` says whether its scores predict ratings or only order items."""
+    """The parameters of one model."""
 
-    scores: ClassVar[Scores]
+    scores: ClassVar[Scores]  # whether they predict ratings or only order items
+    loss: ClassVar[str]  # reported for a rating, and its unit
 
     schedule: Literal["constant", "cosine"]
     embedding_size: Annotated[Integer, Field(ge=1, le=4096)]
@@ -88,6 +89,7 @@ class Mf(ModelSection):
     """Matrix factorization of ratings."""
 
     scores: ClassVar[Scores] = "ratings"
+    loss: ClassVar[str] = "squared error (stars²)"
 
     interaction: Literal["dot", "batch_sum"]
     global_mean: StrictBool
@@ -106,6 +108,7 @@ class SoftmaxMf(ModelSection):
     """Matrix factorization trained to rank."""
 
     scores: ClassVar[Scores] = "order"
+    loss: ClassVar[str] = "cross entropy (nats)"
 
     rating_base: Annotated[Number, Field(gt=0, le=100)]
     dropout: Dropout
@@ -117,6 +120,7 @@ class EncodedMf(ModelSection):
     """Matrix factorization with item vectors computed from ratings."""
 
     scores: ClassVar[Scores] = "ratings"
+    loss: ClassVar[str] = "squared error (stars²)"
 
     dropout: Dropout
     l2: Share
@@ -129,7 +133,7 @@ class Train(Section):
     model: Model
     seed: Seed
     early_stopping: EarlyStopping
-    final_fit: StrictBool
+    final_fit: Literal[False, True, "all"]
     mf: Mf
     softmax_mf: SoftmaxMf
     encoded_mf: EncodedMf
@@ -139,6 +143,11 @@ class Train(Section):
         """The section of the model in use."""
         section: ModelSection = getattr(self, self.model)
         return section
+
+    @property
+    def learned_from(self) -> tuple[str, ...]:
+        """The parts of the split that the final model and the baselines learn from."""
+        return ("train", "validation", "test")[: {False: 1, True: 2, "all": 3}[self.final_fit]]
 
     @model_validator(mode="after")
     def _metric_exists(self) -> Self:
@@ -262,7 +271,8 @@ def _explain(problem: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
     found = f"found {_shown(problem['input'])}"
     if problem["type"] == "model_type":
         return f"{key} must be a section with the keys {', '.join(_known_keys(problem['loc']))}; {found}"
-    message = problem["msg"].removeprefix("Value error, ").replace("a valid boolean", "true or false")
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message.replace("a valid boolean", "true or false").replace("False, True", "false, true")
     return f"{key}: {message[0].lower() + message[1:]}; {found}"
 
 

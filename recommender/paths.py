@@ -24,6 +24,7 @@ PROCESSED: Final = Path("data/processed")
 TRAIN: Final = PROCESSED / "train.parquet"
 VALIDATION: Final = PROCESSED / "validation.parquet"
 TEST: Final = PROCESSED / "test.parquet"
+PARTS: Final = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 USERS: Final = PROCESSED / "users.parquet"
 ITEMS: Final = PROCESSED / "items.parquet"
 SPLIT_METRICS: Final = Path("metrics/split.json")

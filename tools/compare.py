@@ -5,8 +5,9 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import dvc.api
 import yaml
@@ -16,7 +17,9 @@ from dvc.utils.flatten import flatten
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from recommender.errors import UserError, run
+from recommender.paths import PARAMS
 from tools.console import show_table
+from tools.results import other_data
 
 PIPELINE: Final = Path("dvc.yaml")
 TOLERANCES: Final = Path("tolerances.yaml")
@@ -28,25 +31,36 @@ class Rule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    better: Literal["higher", "lower", "same"]
-    tolerance: float = Field(ge=0, allow_inf_nan=False)
+    better: Literal["higher", "lower", "same", "neither"]
+    tolerance: float = Field(default=0, ge=0, allow_inf_nan=False)
 
     def verdict(self, before: float | None, now: float | None) -> str:
-        """Return ``worse`` by more than the tolerance or gone, ``changed`` where no direction is better, or nothing."""
-        if before is None or now is None:
-            return "" if before is None else "worse"
+        """Return ``worse`` or ``changed`` by more than the tolerance, ``gone``, or nothing."""
+        if self.better == "neither" or before is None:
+            return ""
+        if now is None:
+            return "gone"
         change = round(now - before, 9)  # metrics are written with six decimals
-        loss = {"higher": -change, "lower": change, "same": abs(change)}[self.better]
-        return "" if loss <= self.tolerance else "changed" if self.better == "same" else "worse"
+        if {"higher": -change, "lower": change, "same": abs(change)}[self.better] <= self.tolerance:
+            return ""
+        return "changed" if self.better == "same" else "worse"
 
 
 def main() -> None:
-    """Print the metrics that differ, and exit with status 1 where one is worse."""
+    """Print the metrics that differ, and exit with status 1 where one is worse or the data are not the same."""
     parser = argparse.ArgumentParser(prog="make compare", description=__doc__)
     parser.add_argument("rev", help="a commit, branch, tag or experiment")
     parser.add_argument("--markdown", action="store_true", help="print Markdown, for a pull request")
     arguments = parser.parse_args()
     rules = read_rules()
+    before, now = (read(PARAMS, rev, yaml.safe_load) for rev in (arguments.rev, None))
+    differences = other_data(before, now)
+    if differences:
+        other = f"REV={arguments.rev}: was measured on other data, with {', '.join(differences)}"
+        raise UserError(f"{other}; compare with a revision that has the data and the split of {PARAMS}")
+    # Another model, or one that has learned the test part, lacks some metrics.
+    lacks_some = any(before["train"].get(name) != now["train"][name] for name in ("model", "final_fit"))
+    accepted = ("", "gone") if lacks_some else ("",)
     rows = [row for path in metric_files() for row in compare(path, arguments.rev, rules)]
     changed = [row for row in rows if row[2] != row[3]]
     title = f"{len(changed)} of {len(rows)} metrics differ from {arguments.rev}"
@@ -58,10 +72,10 @@ def main() -> None:
         show_table(title, HEADER, changed, left=(0, 1, 6))
     else:
         print(title)
-    worse = [f"{file}: {metric}" for file, metric, *_, verdict in changed if verdict]
+    worse = [f"{file}: {metric}" for file, metric, *_, verdict in changed if verdict not in accepted]
     if worse:
         raise UserError(
-            f"worse than {arguments.rev}, or changed, by more than {TOLERANCES} allows: {', '.join(worse)}; fix that "
+            f"worse than {arguments.rev}, changed or gone, and {TOLERANCES} allows less: {', '.join(worse)}; fix that "
             "or, if it is intended, change the tolerance and give the reason in the pull request"
         )
 
@@ -82,7 +96,7 @@ def metric_files() -> list[str]:
 
 def compare(path: str, rev: str, rules: dict[str, Rule]) -> list[list[str]]:
     """Return the row, as in `HEADER`, of each metric that a file has now or had in a revision."""
-    before, now = read(path, rev), read(path, None)
+    before, now = (flatten(read(Path(path), revision, json.loads)) for revision in (rev, None))
     names = {name: name.split(".")[-1] for name in [*before, *now]}
     unknown = [name for name, last in names.items() if last not in rules]
     if unknown:
@@ -98,13 +112,11 @@ def _cells(before: float | None, now: float | None) -> list[str]:
     return [*texts, f"{now - before:+.6f}", f"{(now - before) / before:+.2%}" if before else "-"]
 
 
-def read(path: str, rev: str | None) -> dict[str, float | None]:
-    """Return the metrics in a file of a revision, or of the workspace, by their dotted names."""
+def read(path: Path, rev: str | None, parse: Callable[[str], Any]) -> Any:  # noqa: ANN401 - JSON or YAML
+    """Return the parsed content of a file of a revision, or of the workspace."""
     try:
-        text = dvc.api.read(path, rev=rev) if rev else Path(path).read_text(encoding="utf-8")
-        metrics: dict[str, float | None] = flatten(json.loads(text))
-        return metrics
-    except (DvcException, OSError, ValueError) as error:
+        return parse(dvc.api.read(str(path), rev=rev) if rev else path.read_text(encoding="utf-8"))
+    except (DvcException, OSError, ValueError, yaml.YAMLError) as error:
         reason = error.__cause__ or error
         if isinstance(reason, RevError):
             raise UserError(f"REV={rev}: {reason}; give a commit, branch, tag or experiment") from None

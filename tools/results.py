@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
+
+from recommender.data.movielens import RELEASES
 from recommender.errors import run
 from recommender.evaluation.metrics import COLUMNS, ERRORS
 from recommender.params import load_params
-from recommender.paths import BASELINES, METRICS, REPORT, SPLIT_METRICS
+from recommender.paths import BASELINES, METRICS, PARAMS, REPORT, SPLIT_METRICS
 from recommender.storage import read_json
 from tools.console import show_table
 
@@ -19,21 +22,42 @@ COMMITTED: Final = "last committed"
 
 def main() -> None:
     """Print the table of the metrics in the workspace."""
-    section = load_params().train.section  # also finds misspelled parameters, which DVC ignores
-    this, before = read_json(METRICS), committed(METRICS)
-    rows = {THIS: this if section.scores == "ratings" else this | dict.fromkeys(ERRORS)}
-    if before not in (None, this):
-        rows[COMMITTED] = before
+    learned_from = " and ".join(load_params().train.learned_from)
+    rows = {THIS: read_json(METRICS)}
+    before, note = json.loads(committed(METRICS) or "null"), ""
+    if before not in (None, rows[THIS]):
+        differences = other_data(yaml.safe_load(committed(PARAMS)), yaml.safe_load(PARAMS.read_text(encoding="utf-8")))
+        if differences:
+            note = f"\nThe last commit is not shown: it was measured on other data, with {', '.join(differences)}"
+        else:
+            rows[COMMITTED] = before
     counts = "{ratings:,} ratings of {items:,} movies by {users:,} users".format(**read_json(SPLIT_METRICS))
-    show(counts, rows | read_json(BASELINES))
-    print(f"\nThe data, the model and its recommendations on one page: {REPORT}")
+    if rows[THIS]:
+        show(f"{counts}; models and baselines learned from {learned_from}", rows | read_json(BASELINES))
+    else:
+        print(f"{counts}; nothing is measured, because the model has learned all of them (train.final_fit: all)")
+    print(f"{note}\nThe data, the model and its recommendations on one page: {REPORT}")
 
 
-def committed(path: Path) -> Any:  # noqa: ANN401 - JSON
-    """Return the content of a JSON file in the last commit, or None."""
+def committed(path: Path) -> str:
+    """Return the text of a file in the last commit, empty where there is none."""
     command = ["git", "show", f"HEAD:./{path.as_posix()}"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no shell
-    return None if result.returncode else json.loads(result.stdout)
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603 - no shell
+
+
+def other_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the settings of data and split in an earlier version of the parameters that differ now.
+
+    Metrics of runs that differ here are measured on other ratings, and cannot be compared.
+    """
+    then, here = (
+        {f"{section}.{name}": value for section in ("data", "split") for name, value in params[section].items()}
+        for params in (before, now)
+    )
+    for values in (then, here):
+        values.pop("data.archive")  # where the bytes come from; the checksum says which
+        values["data.sha256"] = values["data.sha256"] or RELEASES[values["data.dataset"]].sha256
+    return [f"{name}: {then.get(name)}" for name in {**then, **here} if then.get(name) != here.get(name)]
 
 
 def show(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:

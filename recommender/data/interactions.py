@@ -60,12 +60,13 @@ class Interactions:
         """The number of items."""
         return self.shape[1]
 
-    def joined(self, other: "Interactions") -> "Interactions":
-        """Return these ratings followed by the other's."""
+    def joined(self, *others: "Interactions") -> "Interactions":
+        """Return these ratings followed by those of others."""
+        parts = (self, *others)
         return Interactions(
-            np.concatenate([self.users, other.users]),
-            np.concatenate([self.items, other.items]),
-            np.concatenate([self.ratings, other.ratings]),
+            np.concatenate([part.users for part in parts]),
+            np.concatenate([part.items for part in parts]),
+            np.concatenate([part.ratings for part in parts]),
             self.shape,
         )
 

@@ -54,7 +54,9 @@ class HeldOut:
 
 
 def evaluate(factors: Factors, held_out: HeldOut, k: int) -> tuple[RankingMetrics, dict[str, float]]:
-    """Return a model's ranking metrics at every list length up to k, and its errors on the held-out ratings."""
-    lists, _ = factors.top_k(held_out.users, held_out.seen, k)
+    """Return a model's ranking metrics at every list length up to k, and its errors where its scores are ratings."""
+    ranking = held_out.measure(factors.top_k(held_out.users, held_out.seen, k)[0])
+    if not factors.predicts_ratings:
+        return ranking, {}
     test = held_out.ratings
-    return held_out.measure(lists), rating_errors(factors.predict(test.users, test.items), test.ratings)
+    return ranking, rating_errors(factors.predict(test.users, test.items), test.ratings)

@@ -81,10 +81,10 @@ def ranking_metrics(
     )
 
 
-def summary(metrics: RankingMetrics, errors: dict[str, float] | None) -> dict[str, Any]:
-    """Return the metrics at K as they are written to JSON; `errors` is None for a model that predicts no ratings."""
+def summary(metrics: RankingMetrics, errors: dict[str, float]) -> dict[str, Any]:
+    """Return the metrics at K as they are written to JSON; `errors` are empty for a model that predicts no ratings."""
     ranking = {name: float(np.ravel(getattr(metrics, name))[-1]) for name in RANKING}
-    return {"users": len(metrics.average_precision), **ranking, **(errors or dict.fromkeys(ERRORS))}
+    return {"users": len(metrics.average_precision), **ranking, **errors}
 
 
 def at_k(ranking: RankingMetrics) -> dict[str, NDArray[Any]]:

@@ -101,8 +101,7 @@ class MatrixFactorization(keras.Model):
     def train_step(self, data: Batch) -> dict[str, Tensor]:
         """Take one step of Adam for an ordinary batch, or one for each batch of a stack.
 
-        The reported loss is the mean over the steps; of the L2 term, which changes slowly, it is the mean of its values
-        before and after the stack.
+        The loss that is reported for a stack is the mean squared error, without the L2 term that a step also minimises.
         """
         if data[0].shape.rank == 2:
             if not self.lazy:
@@ -119,17 +118,12 @@ class MatrixFactorization(keras.Model):
             loss, state = take_step(batch, state, adam_rate(self.optimizer, done + index + 1))
             return index + 1, total + loss * rows[index], state
 
-        before = self._penalty()
         state = self._lazy_state() if self.lazy else self._dense_state()
         _, total, state = tf.while_loop(lambda index, *_: index < steps, step, (0, 0.0, state))
         self._keep(state)
         self.optimizer.iterations.assign_add(tf.cast(steps, self.optimizer.iterations.dtype))
-        loss = total / tf.reduce_sum(rows) + (before + self._penalty()) / 2
-        self._loss_tracker.update_state(loss, sample_weight=tf.reduce_sum(rows))
+        self._loss_tracker.update_state(total / tf.reduce_sum(rows), sample_weight=tf.reduce_sum(rows))
         return {"loss": self._loss_tracker.result()}
-
-    def _penalty(self) -> Tensor:
-        return self.l2 * tf.reduce_sum(tf.square(self.embedding.embeddings))
 
     def _weights_and_moments(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         # Each of the three has the vectors, the user biases and the item biases.
@@ -197,11 +191,8 @@ class MatrixFactorization(keras.Model):
         return loss, (tuple(tf.tensor_scatter_nd_update(part, rows[:, None], new) for part, new in changes), places)
 
     def test_step(self, data: Batch) -> dict[str, Tensor]:
-        """Add the loss of an ordinary batch, or of a stack, to the mean."""
-        if data[0].shape.rank == 2:
-            return super().test_step(data)
-        pairs, ratings, weights = data
-        predicted = self._predict_pairs(pairs, weights)
-        loss = self.compute_loss(x=pairs, y=ratings, y_pred=predicted, sample_weight=weights, training=False)
+        """Add the squared errors of an ordinary batch, or of a stack, to the mean."""
+        pairs, ratings, weights = data if len(data) == 3 else (*data, tf.ones_like(data[1]))
+        loss = self.loss(ratings, self._predict_pairs(pairs, weights), weights)
         self._loss_tracker.update_state(loss, sample_weight=tf.reduce_sum(weights))
         return {"loss": self._loss_tracker.result()}

@@ -96,6 +96,5 @@ class SoftmaxFactorization(RowModel):
         return ops.matmul(vectors, ops.transpose(self.item_factors)) + self.item_bias
 
     def data_loss(self, targets: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum `weighted_softmax` over the users that have weights."""
-        users = ops.count_nonzero(ops.any(targets > 0, axis=-1))
-        return ops.sum(weighted_softmax(targets, outputs)), ops.cast(users, "float32")
+        """Sum `weighted_softmax` over the users; the terms are the ratings, each counted by its weight."""
+        return ops.sum(weighted_softmax(targets, outputs)), ops.sum(targets)

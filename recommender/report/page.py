@@ -22,6 +22,8 @@ from recommender.report import charts
 from recommender.report.drawing import Chart, style
 from recommender.storage import read_csv, read_json, read_table
 
+THIS: Final = "this model"
+NAMES: Final = {"item_mean": "the item mean", "ease": "EASE"}  # of baselines in a sentence
 TEMPLATE: Final = Path(__file__).with_name("page.html")
 SEED: Final = 7  # of the users shown
 USERS_SHOWN: Final = 5
@@ -43,7 +45,7 @@ class Run:
     factors: Factors
     lists: NDArray[np.int32]  # (users with test ratings, K), the model's best items; -1: no more candidates
     recommendations: pa.Table
-    metrics: dict[str, dict[str, Any]]  # of each model, at K; None for a metric that it does not have
+    metrics: dict[str, dict[str, Any]]  # of each model, at K; empty where the model has learned the test part
     at_k: dict[str, dict[str, NDArray[np.float64]]]  # of each model, (K,) values of a metric
     history: dict[str, NDArray[np.float64]]  # the losses of every epoch
     split: dict[str, Any]
@@ -55,9 +57,7 @@ class Run:
         held_out = HeldOut.read(params.evaluate.relevance_quantile)
         factors = Factors.load()
         factors.check_shape(held_out.ratings.shape)
-        this, baselines = read_json(paths.METRICS), read_json(paths.BASELINES)
-        if not factors.predicts_ratings:
-            this |= dict.fromkeys(LOWER_IS_BETTER)
+        baselines = read_json(paths.BASELINES)
         columns = read_csv(paths.BASELINES_AT_K)
         at_k = {name: {curve: columns[f"{name}_{curve}"] for curve in CURVES} for name in baselines}
         return cls(
@@ -69,12 +69,17 @@ class Run:
             factors=factors,
             lists=factors.top_k(held_out.users, held_out.seen, params.evaluate.k)[0],
             recommendations=read_table(paths.RECOMMENDATIONS),
-            metrics={"this model": this, **baselines},
-            at_k={"this model": read_csv(paths.AT_K), **at_k},
+            metrics={THIS: read_json(paths.METRICS), **baselines},
+            at_k={THIS: read_csv(paths.AT_K), **at_k},
             history=read_csv(paths.HISTORY),
             split=read_json(paths.SPLIT_METRICS),
             epochs=read_json(paths.TRAIN_METRICS)["epochs"],
         )
+
+    @property
+    def measured(self) -> bool:
+        """Whether there are metrics."""
+        return bool(self.metrics[THIS])
 
     @cached_property
     def ratings(self) -> Interactions:
@@ -122,7 +127,6 @@ def draw(run: Run) -> dict[str, list[Chart]]:
     }
     parts = {"loss": "train", "val_loss": "validation" if "validation_ratings" in run.split else "test"}
     losses = {part: run.history[column] for column, part in parts.items() if column in run.history}
-    unit = "squared error + L2 (stars²)" if predicts_ratings else "cross entropy + L2"
     mapped = popular[:MAPPED]
     genres = [run.items["categories"][item].as_py().split("|")[0] for item in mapped]
     models = [(name.replace("_", " "), at_k) for name, at_k in run.at_k.items()]
@@ -133,14 +137,19 @@ def draw(run: Run) -> dict[str, list[Chart]]:
                 charts.popularity_tail(run.ratings.item_counts()),
                 charts.ratings_by_user(np.bincount(run.ratings.users)),
             ],
-            "curves": [charts.by_list_length(curve, {name: at_k[curve] for name, at_k in models}) for curve in CURVES],
-            "training": [charts.loss_by_epoch(losses, unit)],
-            "recommendations": [
-                charts.share_by_popularity(popular, kinds),
-                charts.recall_by_user(run.held_out.measure(run.lists).user_recall, run.params.evaluate.k),
-            ],
+            "training": [charts.loss_by_epoch(losses, run.params.train.section.loss)],
             "map": [charts.movie_map(run.factors.item_factors[mapped], [run.titles[item] for item in mapped], genres)],
         }
+        if not run.measured:
+            return drawn
+        recall = run.held_out.measure(run.lists).user_recall
+        drawn["curves"] = [
+            charts.by_list_length(curve, {name: at_k[curve] for name, at_k in models}) for curve in CURVES
+        ]
+        drawn["recommendations"] = [
+            charts.share_by_popularity(popular, kinds),
+            charts.recall_by_user(recall, run.params.evaluate.k),
+        ]
         if predicts_ratings:
             errors = run.factors.predict(test.users, test.items) - test.ratings.astype(np.float64)
             drawn["recommendations"].append(charts.error_by_popularity(errors**2, run.known.item_counts()[test.items]))
@@ -163,22 +172,32 @@ def best(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
     """Return the best value of each column, None where fewer than two models have one."""
     found: dict[str, float | None] = {}
     for column in COLUMNS:
-        values = [row[column] for row in metrics.values() if row[column] is not None]
+        values = [row[column] for row in metrics.values() if column in row]
         found[column] = (min if column in LOWER_IS_BETTER else max)(values) if len(values) > 1 else None
     return found
 
 
 def headline(run: Run) -> list[dict[str, Any]]:
     """Return the figures at the top of the page: ``name``, ``value`` and ``beside``, a comparison in words."""
-    this, popularity = run.metrics["this model"], run.metrics["popularity"]
+    if not run.measured:
+        return []
+    this, baselines = run.metrics[THIS], {name: values for name, values in run.metrics.items() if name != THIS}
     names = {"map": "MAP", "precision": "Precision", "recall": "Recall", "ndcg": "NDCG"}
-    k = run.params.evaluate.k
-    figures = [(f"{name}@{k}", this[key], popularity[key], "popularity") for key, name in names.items()]
-    if run.factors.predicts_ratings:
-        figures.append(("RMSE", this["rmse"], run.metrics["item_mean"]["rmse"], "the item mean"))
+    figures = []
+    for key, name in names.items():
+        strongest = max(baselines, key=lambda other: baselines[other][key])
+        figures.append((key, f"{name}@{run.params.evaluate.k}", dict.fromkeys((strongest, "popularity"))))
+    if "rmse" in this:
+        figures.append(("rmse", "RMSE", dict.fromkeys(["item_mean"])))
     return [
-        {"name": name, "value": value, "beside": f"{change(value, other)} {model}"}
-        for name, value, other, model in figures
+        {
+            "name": name,
+            "value": this[key],
+            "beside": ", ".join(
+                f"{change(this[key], baselines[other][key])} {NAMES.get(other, other)}" for other in others
+            ),
+        }
+        for key, name, others in figures
     ]
 
 

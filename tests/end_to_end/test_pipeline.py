@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import yaml
 from dvc.utils.flatten import flatten
 
+from recommender.evaluation.metrics import CURVES
 from recommender.paths import STAGES
 from tests.conftest import Repository, files, refused, set_params
 from tools.experiments import as_settings
@@ -65,19 +67,23 @@ def test_an_experiment_changes_metrics_and_the_diffs_show_it(repository: Reposit
         assert text in page, text
 
 
-def test_plots_are_drawn_from_columns_of_the_files(repository: Repository) -> None:
-    repository("dvc", "plots", "show", "--out", "shown")
-    page = (repository.folder / "shown/index.html").read_text()
-    for plot in yaml.safe_load((repository.folder / "dvc.yaml").read_text())["plots"]:
-        ((title, definition),) = plot.items()
-        assert title in page
-        for path, columns in definition["y"].items():
-            with (repository.folder / path).open(newline="") as file:
-                rows = list(csv.DictReader(file))
-            assert rows
-            for column in (definition["x"], *columns):
-                assert column in page
-                assert all(float(row[column]) >= 0 for row in rows), (path, column)
+def test_only_our_plots_are_drawn_from_columns_that_the_files_have(repository: Repository) -> None:
+    repository("dvc", "exp", "run", "--quiet", "-S", "evaluate.k=9")
+    plots = repository.dvc_json("plots", "diff")
+    plots = plots.get("data", plots)
+    assert set(plots) == {"metrics/history.csv", "metrics/at_k.csv", "metrics/baselines_at_k.csv"}
+    drawn = set()
+    for path, (plot,) in plots.items():
+        specification = plot["content"]
+        specification = json.loads(specification) if isinstance(specification, str) else specification
+        folded, rows = set(specification["transform"][0]["fold"]), specification["data"]["values"]
+        assert {row["rev"] for row in rows} == {"HEAD", "workspace"}
+        header = (repository.folder / path).read_text().splitlines()[0].split(",")
+        assert specification["encoding"]["x"]["field"] == header[0]
+        assert folded & set(header), path
+        drawn |= folded & set(header)
+    assert drawn == folded
+    assert set(CURVES) <= drawn
 
 
 def test_an_experiment_elsewhere_leaves_the_workspace_alone(repository: Repository) -> None:
@@ -213,7 +219,7 @@ def test_compare_passes_where_nothing_changed_and_fails_where_a_metric_is_worse(
     repository("dvc", "exp", "run", "--quiet", "-S", "train.mf.learning_rate=5e-5")
     worse = compared(repository, "HEAD")
     assert worse.returncode == 1
-    assert "worse than HEAD, or changed, by more than tolerances.yaml allows: " in worse.stderr
+    assert "worse than HEAD, changed or gone, and tolerances.yaml allows less: " in worse.stderr
     assert "metrics/evaluate.json: rmse" in worse.stderr
     before = json.loads(repository("git", "show", "HEAD:metrics/evaluate.json"))["rmse"]
     now = repository.metrics("evaluate.json")["rmse"]
@@ -221,6 +227,37 @@ def test_compare_passes_where_nothing_changed_and_fails_where_a_metric_is_worse(
     assert "| file | metric | before | now | change | relative |  |" in table
     row = next(line for line in table.splitlines() if line.startswith("| metrics/evaluate.json | rmse |"))
     assert row.endswith(f"| {now - before:+.6f} | {(now - before) / before:+.2%} | worse |")
+
+
+def test_runs_on_other_data_are_not_compared(repository: Repository) -> None:
+    repository("dvc", "exp", "run", "--quiet", "-S", "split.seed=8")
+    message = "REV=HEAD: was measured on other data, with split.seed: 7; compare with a revision that has the data"
+    refused(compared(repository, "HEAD"), message)
+    shown = repository(sys.executable, "-m", "tools.results")
+    assert "The last commit is not shown: it was measured on other data, with split.seed: 7" in shown
+    assert "last committed" not in shown
+
+
+def test_what_another_model_does_not_have_is_shown_and_not_judged(repository: Repository) -> None:
+    # It ranks better here, but has no RMSE, and a loss in another unit.
+    repository("dvc", "exp", "run", "--quiet", "-S", "train.model=softmax_mf", "-S", "train.softmax_mf.epochs=20")
+    assert "rmse" not in repository.metrics("evaluate.json")
+    result = compared(repository, "HEAD")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert re.search(r"metrics/evaluate.json │ rmse +│ [0-9.]+ │ +- │ +- │ +- │ gone", result.stdout)
+
+
+def test_a_model_that_has_learned_the_test_part_is_not_measured(repository: Repository) -> None:
+    output = repository("dvc", "exp", "run", "-S", "train.final_fit=all")
+    assert repository.ran(output) == ["train", "evaluate", "baselines", "recommend", "report"]
+    assert [repository.metrics(name) for name in ("evaluate.json", "baselines.json")] == [{}, {}]
+    assert (repository.folder / "metrics/at_k.csv").read_text() == "k,precision,recall,map,ndcg\n"
+    assert "nothing is measured, because the model has learned all of them" in repository(
+        sys.executable, "-m", "tools.results"
+    )
+    assert "Not measured: the model has learned all ratings" in (repository.folder / "reports/index.html").read_text()
+    assert repository.dvc_json("plots", "show")
+    assert compared(repository, "HEAD").returncode == 0
 
 
 def test_compare_fails_on_what_cannot_be_read(repository: Repository) -> None:

@@ -210,4 +210,4 @@ def test_a_table_of_every_k_and_a_summary_of_the_last() -> None:
     columns = {name: column.tolist() for name, column in table.items() if name != "ndcg"}
     assert columns == {"k": [1, 2], "precision": [0, 0.5], "recall": [0, 1], "map": [0, 0.5]}
     expected = {"users": 1, "precision": 0.5, "recall": 1, "map": 0.5, "ndcg": 1 / math.log2(3), "mrr": 0.5}
-    assert summary(metrics, None) == {**expected, "hit_rate": 1, "coverage": 0.5, "rmse": None, "mae": None}
+    assert summary(metrics, {"rmse": 2.0}) == {**expected, "hit_rate": 1, "coverage": 0.5, "rmse": 2.0}

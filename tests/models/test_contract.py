@@ -16,7 +16,7 @@ from scipy.special import logsumexp
 from recommender.errors import UserError
 from recommender.models.core.backend import keras
 from recommender.models.core.saving import Factorization, save_model
-from recommender.models.core.training import SEED_STEP, Trained, train
+from recommender.models.core.training import SEED_STEP, Trained, fit, prepare, train
 from recommender.params import MODELS, Train
 from recommender.ranking import fold_in
 from recommender.ranking.factors import Factors
@@ -59,6 +59,24 @@ def test_training_lowers_the_loss(case: Case) -> None:
     assert history["loss"][-1] < history["loss"][0]
     assert set(history) == {"epoch", "loss", "val_loss"}
     assert case.trained.metrics["val_loss"] == history["val_loss"][-1]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_losses_of_train_and_test_are_means_over_ratings_without_penalties(model: str) -> None:
+    parts = make_parts()
+    section = {"dropout": 0.0} if "dropout" in type(parameters(model).section).model_fields else {}
+    params = parameters(model, {"learning_rate": 1e-6, "epochs": 1, **section})  # the loss changes little on the way
+    known, job = parts.train, prepare(parts.train, parts.train, parts.item_order, params)
+    logs = fit(job, params, 1, [])
+    scores = job.factors().pair_scores(*(part.ravel().astype(np.int32) for part in np.indices(known.shape)))
+    scores = scores.reshape(known.shape)
+    weights, terms = np.ones(len(known)), np.square(scores[known.users, known.items] - known.ratings)
+    if params.section.scores == "order":
+        weights = params.softmax_mf.rating_base ** (known.ratings - 4.0)
+        terms = logsumexp(scores, axis=1)[known.users] - scores[known.users, known.items]
+    expected = np.average(terms, weights=weights)
+    assert logs["val_loss"][0] == pytest.approx(expected, rel=1e-5)
+    assert logs["loss"][0] == pytest.approx(expected, rel=1e-3)
 
 
 def test_training_again_writes_the_same_bytes(case: Case, tmp_path: Path) -> None:

@@ -165,3 +165,13 @@ def test_the_final_fit_learns_from_all_but_test_for_the_best_number_of_epochs() 
     assert_array_equal(job.factors().item_factors, found.factors.item_factors)
     assert job.fold_in == found.fold_in
     assert found.fold_in.trained_on == len(known)  # type: ignore[union-attr]
+
+
+def test_a_final_fit_on_all_ratings_learns_from_test_too() -> None:
+    parts, params = make_parts(), parameters("mf", final_fit="all")
+    found, known = train(parts, params), parts.train.joined(parts.validation, parts.test)
+    job = prepare(known, parts.test, parts.item_order, params)
+    fit(job, params, params.mf.epochs)
+    assert_array_equal(job.factors().user_factors, found.factors.user_factors)
+    # The loss on test is that of the model before, which had not learned from it.
+    assert found.metrics["val_loss"] == train(parts, parameters("mf")).metrics["val_loss"]

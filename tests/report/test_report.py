@@ -1,5 +1,6 @@
 """The page of a run: what is on it, that it needs no other file, and that its bytes are always the same."""
 
+import dataclasses
 import html.parser
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from recommender.errors import UserError
-from recommender.evaluation.metrics import COLUMNS
+from recommender.evaluation.metrics import RANKING
 from recommender.params import load_params
 from recommender.paths import BASELINES_AT_K, HISTORY, ITEMS, RECOMMENDATIONS, REPORT
 from recommender.report import charts, page
@@ -139,20 +140,34 @@ def test_parameters_are_those_that_the_run_depends_on(text: str, trained: Path) 
 
 
 def test_the_best_of_each_column_is_found_where_models_compete() -> None:
-    def row(value: float, rmse: float | None) -> dict[str, float | None]:
-        return dict.fromkeys(COLUMNS, value) | {"rmse": rmse, "mae": None}
-
-    best = page.best({"this model": row(0.1, 0.9), "item_mean": row(0.3, 1.1), "ease": row(0.2, None)})
+    metrics = {name: dict.fromkeys(RANKING, value) for name, value in (("this", 0.1), ("mean", 0.3), ("ease", 0.2))}
+    metrics["this"] |= {"rmse": 0.9, "mae": 0.8}
+    metrics["mean"] |= {"rmse": 1.1}
+    best = page.best(metrics)
     assert (best["map"], best["rmse"], best["mae"]) == (0.3, 0.9, None)
-    assert set(page.best({"this model": row(0.5, 0.9)}).values()) == {None}
+    assert set(page.best({"this": metrics["this"]}).values()) == {None}
 
 
 def test_the_table_marks_the_best_and_shows_a_dash_for_what_is_missing(text: str, trained: Path) -> None:
     marked = re.findall(r'<td class="best">([0-9.]+) <span aria-label="best">', text)
     metrics = [read_json(trained / "metrics/evaluate.json"), *read_json(trained / "metrics/baselines.json").values()]
     assert f"{max(model['map'] for model in metrics):.4f}" in marked
-    assert f"{min(model['rmse'] for model in metrics if model['rmse']):.4f}" in marked
+    assert f"{min(model['rmse'] for model in metrics if 'rmse' in model):.4f}" in marked
     assert text.count("<td>-</td>") == 4  # RMSE and MAE of popularity and EASE
+
+
+def test_the_figures_at_the_top_are_compared_with_the_strongest_baseline_and_with_popularity(run: Run) -> None:
+    metrics = {
+        "this model": dict.fromkeys(RANKING, 0.3) | {"rmse": 0.9},
+        "popularity": dict.fromkeys(RANKING, 0.2) | {"recall": 0.6},
+        "item_mean": dict.fromkeys(RANKING, 0.1) | {"rmse": 1.0},
+        "ease": dict.fromkeys(RANKING, 0.4) | {"recall": 0.5},
+    }
+    figures = {figure["name"]: figure["beside"] for figure in page.headline(dataclasses.replace(run, metrics=metrics))}
+    assert figures["MAP@25"] == "25 % below EASE, 50 % above popularity"
+    assert figures["Recall@25"] == "50 % below popularity"
+    assert figures["RMSE"] == "10 % below the item mean"
+    assert page.headline(dataclasses.replace(run, metrics={"this model": {}})) == []
 
 
 @pytest.mark.parametrize(
@@ -225,7 +240,9 @@ def test_a_ranking_model_is_shown_without_rating_errors(finished: Path) -> None:
     assert 'id="error-title"' not in text
     assert 'id="recall-title"' in text
     assert "predicts no ratings" in text
-    assert f"{read_json(finished / 'metrics/evaluate.json')['rmse']:.4f}" not in text
+    assert "<dt>RMSE</dt>" not in text
+    assert "cross entropy (nats)" in text
+    assert "have learned the parts train of the ratings" in text
     assert "to choose parameters by" in text
     assert "train.softmax_mf.user_l2" in text
     assert "train.mf." not in text

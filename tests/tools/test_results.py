@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from recommender.data.movielens import RELEASES
 from recommender.errors import UserError
-from recommender.evaluation.metrics import COLUMNS
+from recommender.evaluation.metrics import COLUMNS, RANKING
 from tests.conftest import REPOSITORY, run, set_params
 from tools import results
 
@@ -18,7 +19,7 @@ def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write("split", {"ratings": 1000, "items": 20, "users": 10})
     write("evaluate", dict.fromkeys(COLUMNS, 0.5))
-    write("baselines", {"popularity": dict.fromkeys(COLUMNS, 0.25) | {"rmse": None, "mae": None}})
+    write("baselines", {"popularity": dict.fromkeys(RANKING, 0.25)})
     shutil.copy(REPOSITORY / "params.yaml", tmp_path)
     identity = ("-c", "user.name=T", "-c", "user.email=t@example.org")
     for command in (["init"], ["add", "--all"], ["commit", "--message", "A run"]):
@@ -42,15 +43,18 @@ def table(capsys: pytest.CaptureFixture[str]) -> dict[str, list[str]]:
 
 @pytest.mark.usefixtures("committed")
 def test_what_is_as_committed_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
-    assert table(capsys) == {"this model": ["0.5000"] * 9, "popularity": ["0.2500"] * 7 + ["-", "-"]}
+    assert table(capsys) == {
+        "this model": ["0.5000"] * len(COLUMNS),
+        "popularity": ["0.2500"] * len(RANKING) + ["-", "-"],
+    }
 
 
 @pytest.mark.usefixtures("committed")
 def test_arrows_show_the_changes_since_the_last_commit(capsys: pytest.CaptureFixture[str]) -> None:
-    write("evaluate", dict.fromkeys(COLUMNS, 0.5) | {"map": 0.625, "recall": 0.25, "rmse": None})
+    write("evaluate", dict.fromkeys(RANKING, 0.5) | {"map": 0.625, "recall": 0.25})
     rows = table(capsys)
     assert list(rows) == ["this model", "last committed", "popularity"]
-    assert rows["last committed"] == ["0.5000"] * 9
+    assert rows["last committed"] == ["0.5000"] * len(COLUMNS)
     shown = dict(zip(COLUMNS, rows["this model"], strict=True))
     assert (shown["map"], shown["recall"], shown["ndcg"], shown["rmse"]) == ("↑ 0.6250", "↓ 0.2500", "0.5000", "-")
 
@@ -68,9 +72,29 @@ def test_without_a_commit_there_is_nothing_to_compare_with(committed: Path, caps
     assert list(table(capsys)) == ["this model", "popularity"]
 
 
-def test_a_ranking_model_has_no_rating_errors(committed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    set_params(committed, train__model="softmax_mf")
-    assert table(capsys)["this model"] == ["0.5000"] * 7 + ["-", "-"]
+@pytest.mark.parametrize(
+    ("name", "value", "difference"),
+    [
+        ("data__dataset", "ml-1m", "data.dataset: ml-100k"),
+        ("data__sha256", "0" * 64, f"data.sha256: {RELEASES['ml-100k'].sha256}"),
+        ("split__test_size", 0.3, "split.test_size: 0.2"),
+    ],
+)
+def test_a_commit_with_other_data_is_named_and_not_compared(
+    name: str, value: object, difference: str, committed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_params(committed, **{name: value})
+    write("evaluate", dict.fromkeys(COLUMNS, 0.25))
+    results.main()
+    output = capsys.readouterr().out
+    assert f"The last commit is not shown: it was measured on other data, with {difference}" in output
+    assert "last committed" not in output
+
+
+def test_another_copy_of_the_same_archive_is_the_same_data(committed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    set_params(committed, data__archive="copy.zip", data__sha256=RELEASES["ml-100k"].sha256)
+    write("evaluate", dict.fromkeys(COLUMNS, 0.25))
+    assert "last committed" in table(capsys)
 
 
 @pytest.mark.parametrize(

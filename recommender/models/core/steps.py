@@ -77,40 +77,44 @@ class RowModel(keras.Model):
         return self.data_loss(y, y_pred)[0] * self.scale + sum(self.losses)
 
     def train_step(self, data: tuple[Any, Tensor]) -> dict[str, Tensor]:
-        """Take one step of Adam for an ordinary batch, or one for each batch of a stack."""
+        """Take one step of Adam for an ordinary batch, or one for each batch of a stack.
+
+        The loss that is reported for a stack is the mean over all terms of the data loss, as in `test_step`.
+        """
         numbers = tf.nest.flatten(data)[0]
         if numbers.shape.rank == 1:
             return super().train_step(data)
         steps = tf.math.count_nonzero(tf.reduce_max(numbers, axis=1) >= 0, dtype=tf.int32)
         done = tf.cast(self.optimizer.iterations, tf.int32)
 
-        def step(index: Tensor, total: Tensor, state: Any, rest: list[Tensor]) -> tuple[Any, ...]:  # noqa: ANN401
+        def step(index: Tensor, total: Tensor, terms: Tensor, state: Any, rest: Any) -> tuple[Any, ...]:  # noqa: ANN401
             inputs, targets = tf.nest.map_structure(lambda part: part[index], data)
             weights = [part[0] for part in state]
             with tf.GradientTape() as tape:
                 tape.watch(weights)
                 outputs, rest, losses = self.stateless_call(weights, rest, inputs, training=True, return_losses=True)
-                loss = self.data_loss(targets, outputs)[0] * self.scale + sum(losses)
+                data_loss, count = self.data_loss(targets, outputs)
+                loss = data_loss * self.scale + sum(losses)
             gradients = [tf.convert_to_tensor(part) for part in tape.gradient(loss, weights)]
             rate = adam_rate(self.optimizer, done + index + 1)
             state = [
                 adam_step(self.optimizer, part, gradient, tf.square(gradient), rate)
                 for part, gradient in zip(state, gradients, strict=True)
             ]
-            return index + 1, total + loss, state, rest
+            return index + 1, total + data_loss, terms + count, state, rest
 
         variables = (self.trainable_variables, self.optimizer._momentums, self.optimizer._velocities)
         state = [tuple(tf.convert_to_tensor(part.value) for part in parts) for parts in zip(*variables, strict=True)]
         rest = [tf.convert_to_tensor(part.value) for part in self.non_trainable_variables]
-        _, total, state, rest = tf.while_loop(lambda index, *_: index < steps, step, (0, 0.0, state, rest))
+        start = (0, 0.0, 0.0, state, rest)
+        _, total, terms, state, rest = tf.while_loop(lambda index, *_: index < steps, step, start)
         for parts, values in zip(zip(*variables, strict=True), state, strict=True):
             for variable, value in zip(parts, values, strict=True):
                 variable.assign(value)
         for variable, value in zip(self.non_trainable_variables, rest, strict=True):
             variable.assign(value)
         self.optimizer.iterations.assign_add(tf.cast(steps, self.optimizer.iterations.dtype))
-        count = tf.cast(steps, tf.float32)
-        self._loss_tracker.update_state(total / count, sample_weight=count)
+        self._loss_tracker.update_state(tf.math.divide_no_nan(total, terms), sample_weight=terms)
         return {"loss": self._loss_tracker.result()}
 
     def test_step(self, data: tuple[Any, Tensor]) -> dict[str, Tensor]:
@@ -125,5 +129,5 @@ class RowModel(keras.Model):
             return index + 1, total + loss, terms + count
 
         _, total, terms = tf.while_loop(lambda index, *_: index < steps, step, (0, 0.0, 0.0))
-        self._loss_tracker.update_state(total / tf.maximum(terms, 1), sample_weight=terms)
+        self._loss_tracker.update_state(tf.math.divide_no_nan(total, terms), sample_weight=terms)
         return {"loss": self._loss_tracker.result()}

@@ -60,7 +60,7 @@ def train(parts: Parts, params: Train) -> Trained:
     """Train the model that the parameters name."""
     stopping, section, validation = params.early_stopping, params.section, parts.validation
     chosen_by_validation = len(validation) > 0
-    if not chosen_by_validation and (stopping.patience or params.final_fit):
+    if not chosen_by_validation and (stopping.patience or params.final_fit is True):
         name = "early_stopping.patience" if stopping.patience else "final_fit"
         raise UserError(f"train.{name}: needs a validation part; set split.validation_size above 0")
     job = prepare(parts.train, validation if chosen_by_validation else parts.test, parts.item_order, params)
@@ -83,7 +83,7 @@ def train(parts: Parts, params: Train) -> Trained:
     history = {name: np.array(logs[name]) for name in sorted(logs) if len(logs[name]) == epochs}
     epoch = best.best_epoch if best else epochs - 1
     metrics = {name: values[epoch - epochs] for name, values in logs.items()}
-    known = parts.train.joined(validation) if params.final_fit else parts.train
+    known = Interactions.joined(*(getattr(parts, name) for name in params.learned_from))
     models = [] if params.final_fit else [job.factors()]
     for number in range(len(models), section.ensemble_size):
         seed = (params.seed + SEED_STEP * number) % 2**32
