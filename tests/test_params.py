@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from recommender.errors import UserError
-from recommender.params import MODELS, Params, flatten, load_params
+from recommender.params import MODELS, Params, flatten
+from recommender.params_file import load_params
 from tests.conftest import REPOSITORY
 
 TEXT = (REPOSITORY / "params.yaml").read_text()

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from recommender.errors import run
 from recommender.evaluation.metrics import COLUMNS, ERRORS
-from recommender.params import load_params
+from recommender.params_file import load_params
 from recommender.paths import BASELINES, METRICS, REPORT, SPLIT_METRICS
 from recommender.storage import read_json
 from tools.console import show_table

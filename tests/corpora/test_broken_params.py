@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from recommender.params import flatten, load_params
+from recommender.params import flatten
+from recommender.params_file import load_params
 from stages import fetch
 from tests.conftest import REPOSITORY, Ending, set_params
 

@@ -10,7 +10,7 @@ import pytest
 
 from recommender.errors import UserError
 from recommender.evaluation.metrics import COLUMNS
-from recommender.params import load_params
+from recommender.params_file import load_params
 from recommender.paths import BASELINES_AT_K, HISTORY, ITEMS, RECOMMENDATIONS, REPORT
 from recommender.report import charts, page
 from recommender.report.drawing import style
