@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
 from recommender.evaluation.heldout import HeldOut, evaluate
-from recommender.evaluation.metrics import CURVES, at_k, ranking_metrics, rating_errors, relevant_rows, summary
+from recommender.evaluation.metrics import COLUMNS, CURVES, at_k, ranking_metrics, rating_errors, relevant_rows, summary
 from recommender.ranking.factors import Factors
 from recommender.storage import read_json, read_table
 from tests import reference
@@ -206,8 +206,9 @@ def test_rating_errors_match_those_worked_out_by_hand() -> None:
 
 def test_a_table_of_every_k_and_a_summary_of_the_last() -> None:
     metrics = ranking_metrics(np.array([[0, 1]], dtype=np.int32), np.array([[False, True]]), np.array([1]), 4)
-    table = at_k(metrics)
-    columns = {name: column.tolist() for name, column in table.items() if name != "ndcg"}
-    assert columns == {"k": [1, 2], "precision": [0, 0.5], "recall": [0, 1], "map": [0, 0.5]}
-    expected = {"users": 1, "precision": 0.5, "recall": 1, "map": 0.5, "ndcg": 1 / math.log2(3), "mrr": 0.5}
-    assert summary(metrics, None) == {**expected, "hit_rate": 1, "coverage": 0.5, "rmse": None, "mae": None}
+    table, last = at_k(metrics), summary(metrics, None)
+    assert list(table) == ["k", *CURVES]
+    assert list(last) == ["users", *COLUMNS]
+    assert [table[name].tolist() for name in ("k", "recall", "map")] == [[1, 2], [0, 1], [0, 0.5]]
+    assert (last["users"], last["recall"], last["map"], last["rmse"], last["mae"]) == (1, 1, 0.5, None, None)
+    assert last["ndcg"] == pytest.approx(1 / math.log2(3), abs=1e-12)

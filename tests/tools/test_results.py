@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from recommender.errors import UserError
-from recommender.evaluation.metrics import COLUMNS
+from recommender.evaluation.metrics import COLUMNS, RANKING
 from tests.conftest import REPOSITORY, run, set_params
 from tools import results
 
@@ -42,7 +42,8 @@ def table(capsys: pytest.CaptureFixture[str]) -> dict[str, list[str]]:
 
 @pytest.mark.usefixtures("committed")
 def test_what_is_as_committed_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
-    assert table(capsys) == {"this model": ["0.5000"] * 9, "popularity": ["0.2500"] * 7 + ["-", "-"]}
+    expected = {"this model": ["0.5000"] * len(COLUMNS), "popularity": ["0.2500"] * len(RANKING) + ["-", "-"]}
+    assert table(capsys) == expected
 
 
 @pytest.mark.usefixtures("committed")
@@ -50,7 +51,7 @@ def test_arrows_show_the_changes_since_the_last_commit(capsys: pytest.CaptureFix
     write("evaluate", dict.fromkeys(COLUMNS, 0.5) | {"map": 0.625, "recall": 0.25, "rmse": None})
     rows = table(capsys)
     assert list(rows) == ["this model", "last committed", "popularity"]
-    assert rows["last committed"] == ["0.5000"] * 9
+    assert rows["last committed"] == ["0.5000"] * len(COLUMNS)
     shown = dict(zip(COLUMNS, rows["this model"], strict=True))
     assert (shown["map"], shown["recall"], shown["ndcg"], shown["rmse"]) == ("↑ 0.6250", "↓ 0.2500", "0.5000", "-")
 
@@ -70,7 +71,7 @@ def test_without_a_commit_there_is_nothing_to_compare_with(committed: Path, caps
 
 def test_a_ranking_model_has_no_rating_errors(committed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     set_params(committed, train__model="softmax_mf")
-    assert table(capsys)["this model"] == ["0.5000"] * 7 + ["-", "-"]
+    assert table(capsys)["this model"] == ["0.5000"] * len(RANKING) + ["-", "-"]
 
 
 @pytest.mark.parametrize(
