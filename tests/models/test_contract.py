@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from scipy.special import logsumexp
 from recommender.errors import UserError
 from recommender.models.core.backend import keras
 from recommender.models.core.saving import Factorization, save_model
-from recommender.models.core.training import SEED_STEP, Trained, train
+from recommender.models.core.training import SEED_STEP, Trained, fit, prepare, train
 from recommender.params import MODELS, Train
 from recommender.ranking import fold_in
 from recommender.ranking.factors import Factors
@@ -59,6 +60,15 @@ def test_training_lowers_the_loss(case: Case) -> None:
     assert history["loss"][-1] < history["loss"][0]
     assert set(history) == {"epoch", "loss", "val_loss"}
     assert case.trained.metrics["val_loss"] == history["val_loss"][-1]
+
+
+def test_every_batch_is_a_step(case: Case) -> None:
+    # Keras' own train_step would make one step of a stack of batches: batches are of ratings, or of users or items.
+    parts, section = make_parts(), case.params.section
+    job = prepare(parts.train, parts.test, parts.item_order, case.params)
+    fit(job, case.params, epochs=2)
+    steps = {2 * math.ceil(rows / section.batch_size) for rows in (len(parts.train), USERS, ITEMS)}
+    assert int(job.model.optimizer.iterations) in steps
 
 
 def test_training_again_writes_the_same_bytes(case: Case, tmp_path: Path) -> None:
