@@ -14,7 +14,7 @@ from implicit.cpu.als import AlternatingLeastSquares
 from implicit.evaluation import ranking_metrics_at_k
 
 from recommender.evaluation.heldout import HeldOut, evaluate
-from recommender.params import load_params
+from recommender.params_file import load_params
 from recommender.ranking.factors import Factors
 
 ROUNDS: Final = 5

@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from recommender.data.movielens import RATING_COLUMNS, RELEASES
-from recommender.params import Params, load_params
+from recommender.params import Params
+from recommender.params_file import load_params
 from recommender.paths import ARCHIVE, ITEMS, MODEL, TEST, TRAIN, USERS
 
 # The fastest that Keras' own `fit` was found to be: compiled by XLA, and 64 steps between returns to Python.

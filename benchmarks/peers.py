@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from recommender.data.interactions import Interactions
 from recommender.evaluation.heldout import HeldOut, evaluate
 from recommender.evaluation.metrics import summary
-from recommender.params import load_params
+from recommender.params_file import load_params
 from recommender.paths import TRAIN
 from recommender.ranking.baselines import ease_lists, ease_weights, liked
 from recommender.ranking.factors import Factors

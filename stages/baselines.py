@@ -9,7 +9,7 @@ from recommender.environment import check_environment
 from recommender.errors import run
 from recommender.evaluation.heldout import HeldOut
 from recommender.evaluation.metrics import at_k, rating_errors, summary
-from recommender.params import load_params
+from recommender.params_file import load_params
 from recommender.paths import BASELINES, BASELINES_AT_K, PARTS
 from recommender.ranking.baselines import ease_lists, ease_weights, item_means, liked
 from recommender.ranking.topk import check_k, top_k_of_all

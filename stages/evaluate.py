@@ -8,7 +8,7 @@ from recommender.environment import check_environment
 from recommender.errors import run
 from recommender.evaluation.heldout import HeldOut, evaluate
 from recommender.evaluation.metrics import CURVES, at_k, summary
-from recommender.params import load_params
+from recommender.params_file import load_params
 from recommender.paths import AT_K, METRICS
 from recommender.ranking.factors import Factors
 from recommender.ranking.topk import check_k

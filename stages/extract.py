@@ -4,7 +4,7 @@ from recommender.data.movielens import RELEASES
 from recommender.data.tables import extract
 from recommender.environment import check_environment
 from recommender.errors import run
-from recommender.params import load_params
+from recommender.params_file import load_params
 from recommender.paths import ARCHIVE, LISTED_ITEMS, RATINGS
 from recommender.storage import write_table
 

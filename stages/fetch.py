@@ -5,7 +5,7 @@ import sys
 from recommender.data.download import fetch
 from recommender.data.movielens import RELEASES
 from recommender.errors import run
-from recommender.params import load_params
+from recommender.params_file import load_params
 from recommender.paths import ARCHIVE
 
 

@@ -5,7 +5,7 @@ import json
 
 from recommender.environment import check_environment
 from recommender.errors import UserError, run
-from recommender.params import load_params
+from recommender.params_file import load_params
 from recommender.paths import RECOMMENDATIONS
 from recommender.ranking.recommender import Recommender, as_text
 from recommender.ranking.topk import check_k

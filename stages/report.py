@@ -2,7 +2,7 @@
 
 from recommender.environment import check_environment
 from recommender.errors import run
-from recommender.params import load_params
+from recommender.params_file import load_params
 from recommender.paths import REPORT
 from recommender.report.page import Run, render
 from recommender.storage import write_text

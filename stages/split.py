@@ -5,7 +5,7 @@ import pyarrow as pa
 from recommender.data.splitting import METHODS, describe, encode
 from recommender.environment import check_environment
 from recommender.errors import run
-from recommender.params import load_params
+from recommender.params_file import load_params
 from recommender.paths import ITEMS, LISTED_ITEMS, PROCESSED, RATINGS, SPLIT_METRICS, USERS
 from recommender.storage import read_table, write_json, write_table
 

@@ -10,7 +10,7 @@ from recommender.environment import check_environment
 from recommender.errors import run
 from recommender.models.core.saving import save_model
 from recommender.models.core.training import Parts, train
-from recommender.params import load_params
+from recommender.params_file import load_params
 from recommender.paths import HISTORY, ITEMS, TEST, TRAIN, TRAIN_METRICS, VALIDATION
 from recommender.ranking import fold_in
 from recommender.storage import read_table, write_csv, write_json

@@ -14,9 +14,9 @@ def main() -> None:
     """Run the stage and write the record."""
     name, path = sys.argv[1:]
     sys.path[0] = str(Path.cwd())
-    params = importlib.import_module("recommender.params")
+    params, params_file = (importlib.import_module(f"recommender.{module}") for module in ("params", "params_file"))
     read, prefixes = set(), {}
-    load, plain = params.load_params, params.Section.__getattribute__
+    load, plain = params_file.load_params, params.Section.__getattribute__
 
     def recording_load() -> Any:  # noqa: ANN401 - Params
         loaded = load()
@@ -36,7 +36,7 @@ def main() -> None:
             read.add(f"{prefixes[type(self)]}{key}")
         return found
 
-    params.load_params, params.Section.__getattribute__ = recording_load, recording
+    params_file.load_params, params.Section.__getattribute__ = recording_load, recording
     sys.argv = [name]
     importlib.import_module(f"stages.{name}").main()
     Path(path).write_text(json.dumps({"params": sorted(read), "modules": sorted(sys.modules)}))

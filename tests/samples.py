@@ -1,4 +1,4 @@
-"""The same four ratings of three movies as each release lays them out."""
+"""The same four ratings of three movies in every layout, by the name of a release that has it."""
 
 import zipfile
 from pathlib import Path

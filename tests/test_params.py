@@ -3,33 +3,37 @@
 import functools
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
 
+from recommender.data.movielens import RELEASES
+from recommender.data.splitting import METHODS
 from recommender.errors import UserError
-from recommender.params import MODELS, Params, flatten, load_params
+from recommender.evaluation.metrics import COLUMNS, ERRORS
+from recommender.params import MODELS, Params, Scores, Section, flatten
+from recommender.params_file import load_params
 from tests.conftest import REPOSITORY
+
+
+def declared(section: type[Section], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and the type of every section and parameter."""
+    for key, field in section.model_fields.items():
+        yield f"{prefix}{key}", field.annotation
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from declared(field.annotation, f"{prefix}{key}.")
+
 
 TEXT = (REPOSITORY / "params.yaml").read_text()
 DEFAULTS = dict(flatten(load_params(REPOSITORY / "params.yaml")))
 INTEGERS = [name for name, value in DEFAULTS.items() if type(value) is int]
 NUMBERS = [name for name, value in DEFAULTS.items() if type(value) is float]
 SWITCHES = [name for name, value in DEFAULTS.items() if type(value) is bool]
-SECTIONS = ("data", "split", "train", "evaluate", "baselines", "recommend")
-NESTED = ("train.early_stopping", "train.mf", "train.softmax_mf", "train.encoded_mf")
-CHOICES = {
-    "split.method": ("random",),
-    "data.dataset": ("ml-100k", "ml-latest-small", "ml-1m"),
-    "train.model": ("mf", "softmax_mf", "encoded_mf"),
-    "train.early_stopping.metric": ("map", "ndcg", "precision", "recall", "mrr", "hit_rate", "rmse", "mae"),
-    "train.mf.interaction": ("dot", "batch_sum"),
-    "train.mf.optimizer": ("adam", "lazy_adam"),
-    **{f"train.{model}.schedule": ("constant", "cosine") for model in ("mf", "softmax_mf", "encoded_mf")},
-}
+TYPES = dict(declared(Params))
+CHOICES = {name: get_args(kind) for name, kind in TYPES.items() if get_origin(kind) is Literal}
 # Of each number: the highest that is too low, the lowest, the highest, the lowest that is too high.
 RANGES: dict[str, tuple[float, float, float, float]] = {
     "test_size": (0, 1e-9, 0.999999, 1),
@@ -98,14 +102,19 @@ def test_the_repository_s_own_parameters_are_read_as_written_and_cannot_be_chang
 
 
 def test_the_section_of_the_model_in_use_is_found(load: Load) -> None:
-    assert set(MODELS) == set(CHOICES["train.model"])
-    for model, scores in (("mf", "ratings"), ("softmax_mf", "order"), ("encoded_mf", "ratings")):
+    for model in MODELS:
         train = load(changed({"train.model": model})).train
         assert train.section is getattr(train, model)
-        assert train.section.scores == scores
+        assert train.section.scores in get_args(Scores)
 
 
-@pytest.mark.parametrize("name", [*SECTIONS, *NESTED, *DEFAULTS])
+def test_choices_are_those_that_the_code_has() -> None:
+    assert set(CHOICES["data.dataset"]) == set(RELEASES)
+    assert set(CHOICES["split.method"]) == set(METHODS)
+    assert set(CHOICES["train.early_stopping.metric"]) <= set(COLUMNS)
+
+
+@pytest.mark.parametrize("name", TYPES)
 def test_every_section_and_parameter_is_required_whatever_the_model(load: Load, name: str) -> None:
     params = yaml.safe_load(changed({"train.model": "softmax_mf" if name.startswith("train.mf") else "mf"}))
     *sections, key = name.split(".")
@@ -131,7 +140,7 @@ def test_a_section_that_is_not_a_mapping_is_shown_with_its_keys(load: Load, name
         ("train.softmax_fm", "did you mean 'softmax_mf'?"),
         ("training", "did you mean 'train'?"),
         ("evaluate.zzz", "known: k, relevance_quantile"),
-        ("zzz", f"known: {', '.join(SECTIONS)}"),
+        ("zzz", f"known: {', '.join(Params.model_fields)}"),
     ],
 )
 def test_an_unknown_name_gets_the_nearest_one(load: Load, name: str, hint: str) -> None:
@@ -144,7 +153,7 @@ def test_a_former_name_is_answered_with_the_new_one(load: Load, name: str) -> No
     assert message.startswith(f"{name} is now ")
     new = re.findall(r"[a-z]+\.[\w.]+|ensemble_size", message.removeprefix(name))
     assert new
-    assert {*new} <= {*DEFAULTS, *NESTED, "ensemble_size"}
+    assert {*new} <= {*TYPES, "ensemble_size"}
     assert name not in DEFAULTS
 
 
@@ -209,9 +218,9 @@ def test_early_stopping_has_a_metric_that_the_model_has(load: Load) -> None:
     for metric in CHOICES["train.early_stopping.metric"]:
         for model in MODELS:
             text = changed({"train.model": model, "train.early_stopping.metric": metric})
-            if model == "softmax_mf" and metric in ("rmse", "mae"):
+            if TYPES[f"train.{model}"].scores == "order" and metric in ERRORS:
                 assert problem(load, text) == (
-                    "train.early_stopping.metric: softmax_mf ranks and predicts no ratings: must be map, ndcg, "
+                    f"train.early_stopping.metric: {model} ranks and predicts no ratings: must be map, ndcg, "
                     f"precision, recall, mrr or hit_rate; found '{metric}'"
                 )
             else:

@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 from recommender.environment import check_environment
 from recommender.errors import UserError, run
-from recommender.params import load_params
+from recommender.params_file import load_params
 from recommender.paths import ENVIRONMENT, ENVIRONMENT_GROUPS
 from recommender.storage import write_text
 

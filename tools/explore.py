@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from recommender import paths
 from recommender.errors import UserError
-from recommender.params import Params, load_params
+from recommender.params import Params
+from recommender.params_file import load_params
 from recommender.ranking.factors import SIMILAR_MIN_RATINGS, Factors, similar_items
 from recommender.ranking.recommender import Recommender
 from recommender.ranking.titles import YEAR, search

@@ -11,7 +11,7 @@ import yaml
 from recommender.data.movielens import RELEASES
 from recommender.errors import run
 from recommender.evaluation.metrics import COLUMNS, ERRORS
-from recommender.params import load_params
+from recommender.params_file import load_params
 from recommender.paths import BASELINES, METRICS, PARAMS, REPORT, SPLIT_METRICS
 from recommender.storage import read_json
 from tools.console import show_table

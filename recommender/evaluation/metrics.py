@@ -88,7 +88,7 @@ def summary(metrics: RankingMetrics, errors: dict[str, float]) -> dict[str, Any]
 
 
 def at_k(ranking: RankingMetrics) -> dict[str, NDArray[Any]]:
-    """Return precision, recall, MAP and NDCG as columns with one row for every k."""
+    """Return the metrics of `CURVES` as columns with one row for every k."""
     return {"k": np.arange(1, len(ranking.precision) + 1), **{name: getattr(ranking, name) for name in CURVES}}
 
 

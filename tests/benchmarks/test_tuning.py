@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from benchmarks import comparison, tune
-from recommender.params import flatten, load_params
+from recommender.params import flatten
+from recommender.params_file import load_params
 from tests.conftest import REPOSITORY, set_params, sha256
 from tools.experiments import as_settings
 from tools.preset import PURPOSES

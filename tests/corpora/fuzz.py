@@ -28,7 +28,7 @@ from recommender.data.movielens import RELEASES, Release
 from recommender.data.synthetic import make_ratings, write_archive
 from recommender.data.tables import extract
 from recommender.errors import UserError, one_line, run
-from recommender.params import load_params
+from recommender.params_file import load_params
 from recommender.paths import PARAMS
 from recommender.ranking import fold_in
 from recommender.ranking.factors import Factors

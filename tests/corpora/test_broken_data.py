@@ -155,7 +155,7 @@ CSV = ("ml-100k", "ml-latest-small")  # those with a header
 SOME: dict[str, tuple[tuple[str, ...], Change, str]] = {
     "commas between columns": (("ml-1m", "ml-100k"), separated(","), "line 1"),
     "tabs between columns": (("ml-1m", "ml-latest-small"), separated("\t"), "line 1"),
-    "a tab in a title": (tuple(RELEASES), title("Toy\tStory"), "line {row}: .*(tab|control character|5 columns)"),
+    "a tab in a title": (tuple(ITEM_TEXT), title("Toy\tStory"), "line {row}: .*(tab|control character|5 columns)"),
     "a movie id in full-width digits": (CSV, value(1, "１"), f"item_id {WHOLE}"),  # noqa: RUF001
     "no header": (CSV, sub("ratings", r"\A.*\n", ""), "line 1 is .* is expected"),
     "no header among the movies": (CSV, sub("items", r"\A.*\n", ""), "line 1 is .* is expected"),
@@ -172,7 +172,7 @@ SOME: dict[str, tuple[tuple[str, ...], Change, str]] = {
 PARAMETERS = [
     pytest.param(name, change, words, id=f"{case}, {name}")
     for case, (change, words) in (CASES | {case: rest for case, (_, *rest) in SOME.items()}).items()
-    for name in (SOME[case][0] if case in SOME else RELEASES)
+    for name in (SOME[case][0] if case in SOME else ITEM_TEXT)
 ]
 
 
@@ -221,7 +221,7 @@ HARMLESS: dict[str, Change] = {
 
 @pytest.mark.parametrize(
     ("name", "case"),
-    [(name, case) for case in HARMLESS for name in (["ml-latest-small"] if "quoted" in case else RELEASES)],
+    [(name, case) for case in HARMLESS for name in (["ml-latest-small"] if "quoted" in case else ITEM_TEXT)],
 )
 def test_harmless(workspace: Path, name: str, case: str) -> None:
     files = place(workspace, name, HARMLESS[case])

@@ -101,6 +101,16 @@ def test_a_rated_item_that_is_not_listed_is_refused(listed: list[int]) -> None:
     assert str(raised.value) == f"{LISTED_ITEMS}: lacks items that are rated in {RATINGS_PATH}; {RERUN}"
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_every_row_is_in_exactly_one_part_and_in_the_same_again(method: str) -> None:
+    indexed, *_ = encode(*shuffled())
+    split = Split(method=method, test_size=0.2, validation_size=0.1, seed=7)
+    first, again = (METHODS[method](indexed, split) for _ in range(2))
+    assert [len(first[name]) > 0 for name in ("train", "validation", "test")] == [True] * 3
+    assert sorted(np.concatenate(list(first.values())).tolist()) == list(range(RATINGS))
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+
+
 @pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
 @pytest.mark.parametrize("test_size", [0.2, 0.5, 1e-9, 0.0015, 0.999, 1 / 3])
 def test_rows_are_divided_as_scikit_learn_divides_a_frame(test_size: float, seed: int) -> None:
@@ -109,7 +119,6 @@ def test_rows_are_divided_as_scikit_learn_divides_a_frame(test_size: float, seed
     found = parts(RATINGS, test_size, seed=seed)
     train, test = (part["row"].tolist() for part in expected)
     assert found == {"train": train, "validation": [], "test": test}
-    assert sorted([*train, *test]) == list(range(RATINGS))
     assert len(test) == math.ceil(test_size * RATINGS)
 
 

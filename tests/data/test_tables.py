@@ -22,7 +22,7 @@ RATING_SCHEMA = pa.schema(
 )
 ITEM_SCHEMA = pa.schema([("item_id", pa.int32()), ("title", pa.string()), ("categories", pa.string())])
 FIX = "fix the line or fetch the archive again"
-every_release = pytest.mark.parametrize("name", RELEASES)
+every_layout = pytest.mark.parametrize("name", ITEM_TEXT)
 
 
 def refusal(folder: Path, name: str, items: str | bytes | None = None, ratings: str | bytes | None = None) -> str:
@@ -47,7 +47,11 @@ def refused_line(folder: Path, name: str, row: int, *values: object) -> str:
 # What is read
 
 
-@every_release
+def test_every_layout_of_a_release_has_a_sample() -> None:
+    assert {RELEASES[name].layout for name in RATING_TEXT} == {release.layout for release in RELEASES.values()}
+
+
+@pytest.mark.parametrize("name", RELEASES)
 def test_the_generated_rows_are_read_in_order_with_their_types(archives: dict[str, Path], name: str) -> None:
     ratings, items = extract(archives[name], RELEASES[name])
     users, ids, values = make_ratings(USERS, ITEMS, RATINGS, scale=RELEASES[name].scale)
@@ -68,7 +72,7 @@ def test_the_generated_rows_are_read_in_order_with_their_types(archives: dict[st
     assert ratings.column("rating").null_count == items.column("title").null_count == 0
 
 
-@every_release
+@every_layout
 def test_every_layout_gives_the_same_tables(tmp_path: Path, name: str) -> None:
     ratings, items = extract(pack(tmp_path / "a.zip", name), RELEASES[name])
     assert rows(ratings) == RATING_ROWS
@@ -89,7 +93,7 @@ def test_quotes_are_letters_where_the_layout_has_no_quoting(tmp_path: Path, name
 
 
 @pytest.mark.parametrize("title", ["NA", "null", "NaN", "None", "", "true", "12"])
-@every_release
+@every_layout
 def test_titles_that_look_like_something_else_are_text(tmp_path: Path, name: str, title: str) -> None:
     text = ITEM_TEXT[name].replace("unknown", title, 1)
     assert extract(pack(tmp_path / "a.zip", name, text), RELEASES[name])[1]["title"][2].as_py() == title
@@ -108,7 +112,7 @@ def test_a_large_file_is_read_whole_and_in_order(tmp_path: Path, count: int) -> 
 
 
 @pytest.mark.parametrize("row", range(4))
-@every_release
+@every_layout
 def test_a_value_that_is_not_a_number_is_shown_with_its_line(tmp_path: Path, name: str, row: int) -> None:
     columns = {"user_id": 2**31, "item_id": 2**31, "rating": None, "timestamp": 2**63}
     for position, (column, limit) in enumerate(columns.items()):
@@ -134,7 +138,7 @@ def test_a_rating_off_the_scale_is_shown_with_its_line(tmp_path: Path, name: str
         assert refused_line(tmp_path, name, 1, 9, 1, value, 5) == f"rating is {shown}; ratings are {scale}"
 
 
-@every_release
+@every_layout
 def test_an_id_out_of_range_or_not_listed_is_shown_with_its_line(tmp_path: Path, name: str) -> None:
     for value in (0, -1, -(2**31)):
         assert refused_line(tmp_path, name, 3, value, 1, 3, 5) == f"user_id is {value}; ids are 1 to 2147483647"
@@ -149,7 +153,7 @@ def test_the_first_of_many_bad_lines_is_shown_with_their_number(tmp_path: Path) 
     )
 
 
-@every_release
+@every_layout
 def test_repeated_pairs_are_counted_and_shown_with_their_lines(tmp_path: Path, name: str) -> None:
     text, lines = RATING_TEXT[name], RATING_TEXT[name].splitlines()
     first = first_line(name)
@@ -194,7 +198,7 @@ def test_a_repeated_pair_in_a_large_file_is_found(tmp_path: Path) -> None:
 # The stage
 
 
-@every_release
+@every_layout
 def test_the_stage_writes_the_two_tables_and_nothing_else(project: Path, archives: dict[str, Path], name: str) -> None:
     (project / ARCHIVE).parent.mkdir(parents=True)
     shutil.copy(archives[name], project / ARCHIVE)

@@ -12,6 +12,7 @@ import yaml
 from dvc.utils.flatten import flatten
 
 from recommender.evaluation.metrics import CURVES
+from recommender.params import MODELS
 from recommender.paths import STAGES
 from tests.conftest import Repository, files, refused, set_params
 from tools.experiments import as_settings
@@ -106,7 +107,7 @@ def test_another_k_to_evaluate_trains_nothing(repository: Repository) -> None:
     assert len((repository.folder / "metrics/at_k.csv").read_text().splitlines()) == 1 + 7
 
 
-@pytest.mark.parametrize("model", ["softmax_mf", "encoded_mf"])
+@pytest.mark.parametrize("model", MODELS[1:])
 def test_one_parameter_chooses_another_model(model: str, repository: Repository) -> None:
     output = repository("dvc", "exp", "run", "-S", f"train.model={model}", "-S", f"train.{model}.epochs=2")
     assert repository.ran(output) == TRAINED

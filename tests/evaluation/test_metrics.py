@@ -206,8 +206,9 @@ def test_rating_errors_match_those_worked_out_by_hand() -> None:
 
 def test_a_table_of_every_k_and_a_summary_of_the_last() -> None:
     metrics = ranking_metrics(np.array([[0, 1]], dtype=np.int32), np.array([[False, True]]), np.array([1]), 4)
-    table = at_k(metrics)
-    columns = {name: column.tolist() for name, column in table.items() if name != "ndcg"}
-    assert columns == {"k": [1, 2], "precision": [0, 0.5], "recall": [0, 1], "map": [0, 0.5]}
-    expected = {"users": 1, "precision": 0.5, "recall": 1, "map": 0.5, "ndcg": 1 / math.log2(3), "mrr": 0.5}
-    assert summary(metrics, {"rmse": 2.0}) == {**expected, "hit_rate": 1, "coverage": 0.5, "rmse": 2.0}
+    table, last = at_k(metrics), summary(metrics, {"rmse": 2.0})
+    assert list(table) == ["k", *CURVES]
+    assert list(last) == ["users", *RANKING, "rmse"]
+    assert [table[name].tolist() for name in ("k", "recall", "map")] == [[1, 2], [0, 1], [0, 0.5]]
+    assert (last["users"], last["recall"], last["map"], last["rmse"]) == (1, 1, 0.5, 2)
+    assert last["ndcg"] == pytest.approx(1 / math.log2(3), abs=1e-12)

@@ -7,7 +7,8 @@ import numpy as np
 from recommender.data.interactions import Interactions
 from recommender.data.synthetic import make_ratings
 from recommender.models.core.training import Parts
-from recommender.params import Train, load_params
+from recommender.params import Train
+from recommender.params_file import load_params
 from tests.conftest import REPOSITORY
 
 USERS, ITEMS, RATINGS = 60, 80, 1500

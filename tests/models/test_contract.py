@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,15 @@ def test_losses_of_train_and_test_are_means_over_ratings_without_penalties(model
     expected = np.average(terms, weights=weights)
     assert logs["val_loss"][0] == pytest.approx(expected, rel=1e-5)
     assert logs["loss"][0] == pytest.approx(expected, rel=1e-3)
+
+
+def test_every_batch_is_a_step(case: Case) -> None:
+    # Keras' own train_step would make one step of a stack of batches: batches are of ratings, or of users or items.
+    parts, section = make_parts(), case.params.section
+    job = prepare(parts.train, parts.test, parts.item_order, case.params)
+    fit(job, case.params, epochs=2)
+    steps = {2 * math.ceil(rows / section.batch_size) for rows in (len(parts.train), USERS, ITEMS)}
+    assert int(job.model.optimizer.iterations) in steps
 
 
 def test_training_again_writes_the_same_bytes(case: Case, tmp_path: Path) -> None:

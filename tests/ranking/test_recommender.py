@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 
-from recommender.params import load_params
+from recommender.params_file import load_params
 from recommender.paths import TRAIN
 from recommender.ranking.factors import Factors
 from recommender.ranking.recommender import Recommender

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from recommender.errors import UserError
-from recommender.evaluation.metrics import RANKING
-from recommender.params import load_params
+from recommender.evaluation.metrics import CURVES, RANKING
+from recommender.params_file import load_params
 from recommender.paths import BASELINES_AT_K, HISTORY, ITEMS, RECOMMENDATIONS, REPORT
 from recommender.report import charts, page
 from recommender.report.drawing import style
@@ -20,8 +20,7 @@ from recommender.storage import read_json, read_table, write_table
 from stages import report
 from tests.conftest import set_params, sha256, stage
 
-CHARTS = ("values", "tail", "users", "curve-precision", "curve-recall", "curve-map", "curve-ndcg", "loss")
-CHARTS += ("popularity", "recall", "error", "map")
+CHARTS = {"values", "tail", "users", "loss", "popularity", "recall", "error", "map", *(f"curve-{n}" for n in CURVES)}
 
 
 class Page(html.parser.HTMLParser):

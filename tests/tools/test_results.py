@@ -43,10 +43,8 @@ def table(capsys: pytest.CaptureFixture[str]) -> dict[str, list[str]]:
 
 @pytest.mark.usefixtures("committed")
 def test_what_is_as_committed_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
-    assert table(capsys) == {
-        "this model": ["0.5000"] * len(COLUMNS),
-        "popularity": ["0.2500"] * len(RANKING) + ["-", "-"],
-    }
+    expected = {"this model": ["0.5000"] * len(COLUMNS), "popularity": ["0.2500"] * len(RANKING) + ["-", "-"]}
+    assert table(capsys) == expected
 
 
 @pytest.mark.usefixtures("committed")
