@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
 from recommender.evaluation.heldout import HeldOut, evaluate
-from recommender.evaluation.metrics import CURVES, at_k, ranking_metrics, rating_errors, relevant_rows, summary
+from recommender.evaluation.metrics import CURVES, RANKING, at_k, ranking_metrics, rating_errors, relevant_rows, summary
 from recommender.ranking.factors import Factors
 from recommender.storage import read_json, read_table
 from tests import reference
