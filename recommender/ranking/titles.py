@@ -14,15 +14,19 @@ YEAR: Final = re.compile(r"\s*\((\d{4})\D?(?:\d{4})?\)\s*$")  # or the years of 
 
 
 def find_item(wanted: str, titles: Sequence[str], popularity: Sequence[int], name: str) -> int:
-    """Return the index of an item by its title, or by words that only one title has, in any case.
+    """Return the index of an item by its title, with or without the year, or by words that only one title has.
 
-    Of several items with the same title the one with the most ratings, its `popularity`, is returned. Where no title
+    Case does not matter. Of several items with the same title the one with the most ratings, its `popularity`, is returned. Where no title
     fits, or several have these words, a `UserError` suggests the closest; `name` is the option that it names.
     """
     text = wanted.strip().casefold()
     found = [item for item, title in enumerate(titles) if title.casefold() == text]
-    if found or len(found := search(wanted, titles)) == 1:
+    if found:
         return max(found, key=lambda item: (popularity[item], -item))
+    without_year = [item for item, title in enumerate(titles) if YEAR.sub("", title).casefold() == text]
+    for found in (without_year, search(wanted, titles)):
+        if len(found) == 1:
+            return found[0]
     by_popularity = sorted(range(len(titles)), key=lambda item: (-popularity[item], item))
     close = process.extract(
         wanted,

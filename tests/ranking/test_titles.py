@@ -17,6 +17,7 @@ POPULARITY = [50, 3, 20, 2, 9, 7]
         ("  sting, the (1973)", 2),
         ("AMÉLIE (2001)", 5),
         ("Twins (1988)", 4),  # of two, the one rated most
+        ("heat", 0),  # a title without its year, though another has that word too
         ("the sting", 2),  # words that one title has
         ("amélie", 5),
     ],
@@ -28,7 +29,6 @@ def test_a_title_or_words_of_only_one_are_found_in_any_case(title: str, item: in
 @pytest.mark.parametrize(
     ("title", "end"),
     [
-        ("heat", "did you mean 'Heat (1995)' or 'Dead Heat (1988)'?"),  # in several titles, rated most first
         ("twins", "did you mean 'Twins (1988)'?"),
         ("Heta (1995)", "did you mean 'Heat (1995)'?"),
         ("heat (1994)", "did you mean 'Heat (1995)' or 'Dead Heat (1988)'?"),
