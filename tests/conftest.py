@@ -180,7 +180,7 @@ def started(tmp_path_factory: pytest.TempPathFactory, archives: dict[str, Path])
     """A repository after its first `dvc repro`, everything committed; and what that printed."""
     folder = copy_project(tmp_path_factory.mktemp("pipeline") / "project", archives["ml-1m"])
     ignored = (f"{parent}/.gitignore" for parent in (".dvc", "data", "data/raw", "data/interim", "models", "reports"))
-    for path in ("tolerances.yaml", ".dvc/config", *ignored):
+    for path in ("tolerances.yaml", ".dvc/config", ".dvc/plots/lines.json", *ignored):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / path, folder / path)
     set_params(folder, train__mf__epochs=2)

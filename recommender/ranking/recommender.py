@@ -19,6 +19,10 @@ from recommender.ranking.factors import Factors
 from recommender.ranking.titles import find_item
 from recommender.storage import read_table
 
+SCORES: Final = {
+    "ratings": "predicted rating, which may exceed the scale",
+    "order": "score, which orders items and is no rating",
+}
 FAVOURITES: Final = 5  # best-rated items shown of a user
 
 
@@ -92,6 +96,7 @@ class Recommender:
         return {
             "user_id": user_id,
             "favourites": [{**self._item(int(ratings.indices[i])), "rating": float(ratings.data[i])} for i in best],
+            "scores": self.factors.scores,
             "recommendations": self._ranked(factors, ratings, k),
         }
 
@@ -99,6 +104,7 @@ class Recommender:
         """Return k recommendations for a new user who likes some item indices: see `new_user`."""
         return {
             "likes": [self._item(item) for item in dict.fromkeys(liked)],
+            "scores": self.factors.scores,
             "recommendations": self._ranked(*self.new_user(liked), k),
         }
 
@@ -125,6 +131,6 @@ def as_text(shown: dict[str, Any]) -> str:
     else:
         lines = [f"User {shown['user_id']}", "", "Best-rated items"]
         lines += [line(f"{item['rating']:>5g}", item) for item in shown["favourites"]]
-    lines += ["", f"Top {len(shown['recommendations'])} recommendations (rank, score)"]
+    lines += ["", f"Top {len(shown['recommendations'])} recommendations (rank, {SCORES[shown['scores']]})"]
     lines += [line(f"{item['rank']:>3}  {item['score']:.4f}", item) for item in shown["recommendations"]]
     return "\n".join(lines)

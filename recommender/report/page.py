@@ -57,9 +57,11 @@ class Run:
         held_out = HeldOut.read(params.evaluate.relevance_quantile)
         factors = Factors.load()
         factors.check_shape(held_out.ratings.shape)
-        baselines = read_json(paths.BASELINES)
-        columns = read_csv(paths.BASELINES_AT_K)
-        at_k = {name: {curve: columns[f"{name}_{curve}"] for curve in CURVES} for name in baselines}
+        metrics, at_k = {THIS: read_json(paths.METRICS), **read_json(paths.BASELINES)}, {}
+        if metrics[THIS]:
+            columns = read_csv(paths.BASELINES_AT_K)
+            at_k = {name: {curve: columns[f"{name}_{curve}"] for curve in CURVES} for name in metrics if name != THIS}
+            at_k = {THIS: read_csv(paths.AT_K), **at_k}
         return cls(
             params=params,
             known=Interactions.read(paths.TRAIN, paths.VALIDATION),
@@ -69,8 +71,8 @@ class Run:
             factors=factors,
             lists=factors.top_k(held_out.users, held_out.seen, params.evaluate.k)[0],
             recommendations=read_table(paths.RECOMMENDATIONS),
-            metrics={THIS: read_json(paths.METRICS), **baselines},
-            at_k={THIS: read_csv(paths.AT_K), **at_k},
+            metrics=metrics,
+            at_k=at_k,
             history=read_csv(paths.HISTORY),
             split=read_json(paths.SPLIT_METRICS),
             epochs=read_json(paths.TRAIN_METRICS)["epochs"],

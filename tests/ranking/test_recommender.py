@@ -88,7 +88,7 @@ def test_json_and_text_show_a_users_favourites_and_the_same_recommendations(trai
     results = [stage(trained, "recommend", "--user", str(busiest), *more) for more in (["--json"], ["--k", "3"])]
     assert [(result.returncode, result.stderr) for result in results] == [(0, "")] * 2
     shown = json.loads(results[0].stdout)
-    assert list(shown) == ["user_id", "favourites", "recommendations"]
+    assert list(shown) == ["user_id", "favourites", "scores", "recommendations"]
     assert shown["user_id"] == busiest
     recommended = read(trained, "recommendations").query("user_id == @busiest")
     columns = ["rank", "item_id", "title", "categories", "score"]
@@ -111,7 +111,7 @@ def test_json_and_text_show_a_users_favourites_and_the_same_recommendations(trai
     lines = results[1].stdout.splitlines()
     assert lines[0] == f"User {busiest}"
     assert lines[3:8] == favourites
-    assert lines[9:] == ["Top 3 recommendations (rank, score)", *ranked]
+    assert lines[9:] == ["Top 3 recommendations (rank, predicted rating, which may exceed the scale)", *ranked]
     assert files(trained) == before
 
 
@@ -141,7 +141,7 @@ def test_k_may_be_the_whole_catalogue_and_lists_what_is_unrated(trained: Path, p
 def test_a_new_user_gets_items_that_are_not_among_the_liked_ones(trained: Path, printed: Printed) -> None:
     before = files(trained)
     shown = json.loads(printed("--likes", *LIKES, "--json"))
-    assert list(shown) == ["likes", "recommendations"]
+    assert list(shown) == ["likes", "scores", "recommendations"]
     titles = ["Movie 3 (1953)", "Movie 14 (1964)", "Movie 27 (1977)"]
     assert [item["title"] for item in shown["likes"]] == titles
     listed = shown["recommendations"]
@@ -156,7 +156,7 @@ def test_a_new_user_gets_items_that_are_not_among_the_liked_ones(trained: Path, 
     lines = printed("--likes", *LIKES[:2], "--k", "2").splitlines()
     assert lines[0] == "A new user who likes"
     assert [line.split(" : ")[0].strip() for line in lines[1:3]] == titles[:2]
-    assert lines[3:5] == ["", "Top 2 recommendations (rank, score)"]
+    assert lines[3:5] == ["", "Top 2 recommendations (rank, predicted rating, which may exceed the scale)"]
     assert len(lines) == 7
 
 
