@@ -19,11 +19,11 @@ from benchmarks.peers import PEERS, measure_peer
 from recommender.data.interactions import Interactions
 from recommender.errors import UserError, run
 from recommender.evaluation.heldout import HeldOut, evaluate
-from recommender.evaluation.metrics import RANKING, summary
+from recommender.evaluation.metrics import summary
 from recommender.paths import BASELINES, FACTORS, TEST, TRAIN
 from recommender.ranking.factors import Factors
 from recommender.storage import read_json
-from tools.console import show_table
+from tools.docs import table
 from tools.experiments import data_source
 from tools.notebook import NOTEBOOK, PUBLISHED
 from tools.preset import PRESETS, PURPOSES, preset
@@ -31,7 +31,6 @@ from tools.preset import PRESETS, PURPOSES, preset
 OUTPUT: Final = Path("metrics/comparison.json")
 K, QUANTILE = 25, 0.85
 RESAMPLES: Final = 10_000
-COLUMNS: Final = (*RANKING, "rmse", "seconds")
 Values = dict[str, Any]
 
 
@@ -46,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = compare(Path(folder) / "split", source, arguments.seeds)
     keep(OUTPUT, arguments.dataset, result)
-    show(arguments.dataset, result)
+    print(table(f"comparison {arguments.dataset}"))
 
 
 def compare(place: Path, source: Values, seeds: int) -> Values:
@@ -114,21 +113,6 @@ def interval(gain: NDArray[np.float64]) -> list[float]:
         (gain,), np.mean, n_resamples=RESAMPLES, batch=100, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
     return [float(found.low), float(found.high)]
-
-
-def show(dataset: str, result: Values) -> None:
-    """Print the table."""
-    rows = []
-    for name, metrics in result["models"].items():
-        values = [(metrics.get(column), 1 if column == "seconds" else 4) for column in COLUMNS]
-        rows.append([name.replace("_", " "), *("-" if value is None else f"{value:.{n}f}" for value, n in values)])
-    show_table(f"{dataset}, test part, K = {K}", ["", *COLUMNS], rows)
-    found = result["difference"]
-    low, high = found["interval_95"]
-    print(
-        f"MAP of our ranking model, mean of {result['seeds']} seeds, minus {found['peer'].replace('_', ' ')}: "
-        f"{found['map']:+.4f}, 95 % interval over users {low:+.4f} to {high:+.4f}"
-    )
 
 
 if __name__ == "__main__":

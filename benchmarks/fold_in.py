@@ -25,7 +25,7 @@ from recommender.paths import FACTORS, FOLD_IN, TEST, TRAIN, USERS
 from recommender.ranking import fold_in
 from recommender.ranking.factors import Factors
 from recommender.storage import read_table, write_table
-from tools.console import show_table
+from tools.docs import table
 from tools.experiments import data_source
 from tools.preset import PURPOSES, preset
 
@@ -42,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = compare(Path(folder), source)
     keep(OUTPUT, arguments.dataset, result)
-    show(arguments.dataset, result)
+    print(table(f"fold-in {arguments.dataset}"))
 
 
 def compare(folder: Path, source: Values) -> Values:
@@ -107,21 +107,6 @@ def measured(
         "rmse": {name: errors["rmse"] for name, (_, errors) in found.items() if whole.predicts_ratings},
         "seconds_a_person": seconds / len(people),
     }
-
-
-def show(dataset: str, result: Values) -> None:
-    """Print the table."""
-    columns = ("people", "recall, trained", "folded in", "ratio", "rmse, trained", "folded in", "ms a person")
-    rows = []
-    for name, found in result.items():
-        recall = [f"{value:.4f}" for value in found["recall"].values()]
-        errors = [f"{value:.4f}" for value in found["rmse"].values()] or ["-", "-"]
-        milliseconds = f"{1000 * found['seconds_a_person']:.1f}"
-        rows.append([name, str(found["people"]), *recall, f"{found['ratio']:.3f}", *errors, milliseconds])
-    show_table(f"{dataset}: people left out of training, trained and folded in, K = {K}", ["", *columns], rows)
-    for name, found in result.items():
-        low, high = found["difference_interval_95"]
-        print(f"{name}: recall folded in minus trained, 95 % interval over people {low:+.4f} to {high:+.4f}")
 
 
 if __name__ == "__main__":

@@ -36,11 +36,6 @@ RATING_TEXT = {
 }
 
 
-def first_line(name: str) -> int:
-    """Return the number of the first line with values."""
-    return 2 if RELEASES[name].layout.header else 1
-
-
 def pack(path: Path, name: str, items: str | bytes | None = None, ratings: str | bytes | None = None) -> Path:
     """Write an archive of these texts, or of the ones above, in the release's encoding."""
     release = RELEASES[name]

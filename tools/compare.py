@@ -81,11 +81,12 @@ def main() -> None:
 
 
 def read_rules() -> dict[str, Rule]:
-    """Read the tolerances."""
+    """Read the tolerances; the rule of a metric is also that of its value in training, named with ``val_``."""
     try:
-        return TypeAdapter(dict[str, Rule]).validate_python(yaml.safe_load(TOLERANCES.read_text(encoding="utf-8")))
+        rules = TypeAdapter(dict[str, Rule]).validate_python(yaml.safe_load(TOLERANCES.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, ValidationError) as error:
         raise UserError(f"{TOLERANCES}: cannot be read: {error}") from None
+    return rules | {f"val_{name}": rule for name, rule in rules.items()}
 
 
 def metric_files() -> list[str]:
@@ -97,16 +98,12 @@ def metric_files() -> list[str]:
 def compare(path: str, rev: str, rules: dict[str, Rule]) -> list[list[str]]:
     """Return the row, as in `HEADER`, of each metric that a file has now or had in a revision."""
     before, now = (flatten(read(Path(path), revision, json.loads)) for revision in (rev, None))
-    pairs = {name: (before.get(name), now.get(name)) for name in [*before, *now]}
-    unknown = [name for name in pairs if metric_of(name) not in rules]
+    names = {name: name.split(".")[-1] for name in [*before, *now]}
+    unknown = [name for name, last in names.items() if last not in rules]
     if unknown:
         raise UserError(f"{TOLERANCES}: has no line for {', '.join(unknown)} in {path}; add one for each")
-    return [[path, name, *_cells(*pair), rules[metric_of(name)].verdict(*pair)] for name, pair in pairs.items()]
-
-
-def metric_of(name: str) -> str:
-    """Return the metric that has the rule of a name such as ``ease.map`` or ``val_map``."""
-    return name.split(".")[-1].removeprefix("val_")
+    pairs = {name: (before.get(name), now.get(name)) for name in names}
+    return [[path, name, *_cells(*pair), rules[names[name]].verdict(*pair)] for name, pair in pairs.items()]
 
 
 def _cells(before: float | None, now: float | None) -> list[str]:

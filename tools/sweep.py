@@ -15,7 +15,7 @@ from rapidfuzz import process
 from recommender.errors import UserError, run
 from recommender.params import MODELS, flatten
 from recommender.params_file import RENAMED, load_params
-from tools.compare import TOLERANCES, metric_of, read_rules
+from tools.compare import TOLERANCES, read_rules
 from tools.console import call, show_table
 
 METRICS: Final = ("map", "recall", "rmse")  # shown besides the one to sort by
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="experiments at a time")
     parser.add_argument("--sort", default="map", help="metric to sort by")
     arguments = parser.parse_args()
-    rule = read_rules().get(metric_of(arguments.sort))
+    rule = read_rules().get(arguments.sort.split(".")[-1])
     if rule is None:
         raise UserError(f"SORT: {arguments.sort} is not a metric; {TOLERANCES} lists them")
     if arguments.jobs < 1:

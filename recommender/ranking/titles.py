@@ -16,8 +16,9 @@ YEAR: Final = re.compile(r"\s*\((\d{4})\D?(?:\d{4})?\)\s*$")  # or the years of 
 def find_item(wanted: str, titles: Sequence[str], popularity: Sequence[int], name: str) -> int:
     """Return the index of an item by its title, with or without the year, or by words that only one title has.
 
-    Case does not matter. Of several items with the same title the one with the most ratings, its `popularity`, is returned. Where no title
-    fits, or several have these words, a `UserError` suggests the closest; `name` is the option that it names.
+    Case does not matter. Of several items with the same title the one with the most ratings, its `popularity`, is
+    returned. Where no title fits, or several have these words, a `UserError` suggests the closest; `name` is the option
+    that it names.
     """
     text = wanted.strip().casefold()
     found = [item for item, title in enumerate(titles) if title.casefold() == text]

@@ -11,7 +11,7 @@ from recommender.data.tables import extract
 from recommender.paths import ARCHIVE
 from stages import extract as extract_stage
 from tests.conftest import Ending, set_params
-from tests.samples import ITEM_ROWS, ITEM_TEXT, RATING_ROWS, RATING_TEXT, first_line, pack, rows
+from tests.samples import ITEM_ROWS, ITEM_TEXT, RATING_ROWS, RATING_TEXT, pack, rows
 
 
 class Files:
@@ -22,7 +22,7 @@ class Files:
         self.release = RELEASES[name]
         self.items, self.ratings = ITEM_TEXT[name], RATING_TEXT[name]
         self.separator, self.encoding = self.release.layout.separator, self.release.layout.encoding
-        self.first = first_line(name) - 1
+        self.first = self.release.layout.first_line - 1
 
     def lines(self, member: str, change: Callable[[list[str]], object]) -> None:
         """Change the lines of a member."""

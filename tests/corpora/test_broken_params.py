@@ -5,47 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from recommender.params import flatten
-from recommender.params_file import load_params
 from stages import fetch
-from tests.conftest import REPOSITORY, Ending, set_params
+from tests.conftest import Ending, set_params
+from tests.test_params import CHOICES, DEFAULTS, INTEGERS, NUMBERS, RANGES, SWITCHES
 
-# By the last part of a name: parameters of one name allow the same.
-WRONG: dict[str, object] = {
-    "dataset": "ml-10m",
-    "archive": ["ml-1m.zip"],
-    "sha256": "230dc9f5",
-    "method": "by hand",
-    "test_size": 1.0,
-    "validation_size": -0.1,
-    "seed": -1,
-    "model": "transformer",
-    "patience": True,
-    "metric": "accuracy",
-    "k": "25 movies",
-    "relevance_quantile": 1.5,
-    "final_fit": 1,
-    "interaction": "sum",
-    "global_mean": "maybe",
-    "optimizer": "sgd",
-    "schedule": "linear",
-    "embedding_size": 2**13,
-    "learning_rate": 0,
-    "batch_size": [128],
-    "epochs": 10**5,
-    "ensemble_size": 1.5,
-    "rating_base": 0,
-    "dropout": "half",
-    "l2": None,
-    "user_l2": 2,
-    "item_l2": "2e-3x",
-    "encoder_l2": -1,
-    "item_mean_damping": "5e-4x",
-    "ease_lambda": 0,
-    "ease_min_rating": 6,
-    "ease_max_items": -1,
+WRONG = {
+    "data.archive": ["ml-1m.zip"],
+    "data.sha256": "230dc9f5",
+    **dict.fromkeys(CHOICES, "nonsense"),
+    **dict.fromkeys(SWITCHES, "maybe"),
+    **{name: RANGES[name.split(".")[-1]][0] for name in INTEGERS},  # too low
+    **{name: RANGES[name.split(".")[-1]][-1] for name in NUMBERS},  # too high
+    "train.early_stopping.patience": True,
+    "train.mf.ensemble_size": 1.5,
+    "train.mf.l2": None,
+    "evaluate.k": "25 movies",
+    "recommend.k": [10],
 }
-NAMES = [name for name, _ in flatten(load_params(REPOSITORY / "params.yaml"))]
 
 
 def put(workspace: Path, **values: object) -> None:
@@ -53,13 +29,12 @@ def put(workspace: Path, **values: object) -> None:
     set_params(workspace, **{name.replace(".", "__"): value for name, value in values.items()})
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DEFAULTS)
 def test_wrong(workspace: Path, ending: Ending, name: str) -> None:
-    found = WRONG[name.split(".")[-1]]
-    put(workspace, **{name: found})
+    put(workspace, **{name: WRONG[name]})
     message = ending(fetch.main)
     assert message.startswith(f"params.yaml: {name}: ")
-    assert message.endswith(f"; found {found!r}")
+    assert message.endswith(f"; found {WRONG[name]!r}")
 
 
 TEXTS = {
@@ -124,9 +99,9 @@ def test_missing_sections_and_names(workspace: Path, ending: Ending) -> None:
 
 
 def test_all_mistakes_at_once(workspace: Path, ending: Ending) -> None:
-    put(workspace, **{name: WRONG[name.split(".")[-1]] for name in NAMES})
+    put(workspace, **WRONG)
     message = ending(fetch.main)
-    assert [name for name in NAMES if f"{name}: " not in message] == []
+    assert [name for name in WRONG if f"{name}: " not in message] == []
 
 
 @pytest.mark.parametrize(

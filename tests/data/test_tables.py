@@ -15,7 +15,7 @@ from recommender.errors import UserError
 from recommender.paths import ARCHIVE, LISTED_ITEMS
 from recommender.paths import RATINGS as RATINGS_PATH
 from tests.conftest import ITEMS, RATINGS, USERS, files, set_params, sha256, stage
-from tests.samples import ITEM_ROWS, ITEM_TEXT, RATING_ROWS, RATING_TEXT, first_line, pack, rows
+from tests.samples import ITEM_ROWS, ITEM_TEXT, RATING_ROWS, RATING_TEXT, pack, rows
 
 RATING_SCHEMA = pa.schema(
     [("user_id", pa.int32()), ("item_id", pa.int32()), ("rating", pa.float32()), ("timestamp", pa.int64())]
@@ -36,9 +36,9 @@ def refusal(folder: Path, name: str, items: str | bytes | None = None, ratings: 
 def refused_line(folder: Path, name: str, row: int, *values: object) -> str:
     """Replace a row of the ratings by wrong values; return the message after the file and line, without the advice."""
     lines = RATING_TEXT[name].splitlines()
-    lines[row + first_line(name) - 1] = RELEASES[name].layout.separator.join(map(str, values))
+    lines[row + RELEASES[name].layout.first_line - 1] = RELEASES[name].layout.separator.join(map(str, values))
     message = refusal(folder, name, ratings="\n".join(lines) + "\n")
-    start, end = f"{RELEASES[name].ratings}: line {row + first_line(name)}: ", f"; {FIX}"
+    start, end = f"{RELEASES[name].ratings}: line {row + RELEASES[name].layout.first_line}: ", f"; {FIX}"
     assert message.startswith(start)
     assert message.endswith(end)
     return message.removeprefix(start).removesuffix(end)
@@ -156,7 +156,7 @@ def test_the_first_of_many_bad_lines_is_shown_with_their_number(tmp_path: Path) 
 @every_layout
 def test_repeated_pairs_are_counted_and_shown_with_their_lines(tmp_path: Path, name: str) -> None:
     text, lines = RATING_TEXT[name], RATING_TEXT[name].splitlines()
-    first = first_line(name)
+    first = RELEASES[name].layout.first_line
     again = [lines[first - 1 + row].replace("978", "999") for row in (1, 0, 1)]
     assert refusal(tmp_path, name, ratings=text + "\n".join(again)) == (
         f"{RELEASES[name].ratings}: 3 ratings repeat a user and item rated before: "
