@@ -4,7 +4,7 @@ python -m benchmarks.evaluation, in a folder where the pipeline has run.
 """
 
 import json
-import time
+import timeit
 from collections.abc import Callable
 from typing import Final
 
@@ -35,9 +35,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(ROUNDS):
         for name, function in runs.items():
-            start = time.perf_counter()
-            function()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(timeit.timeit(function, number=1))
     print(json.dumps({"seconds": seconds, "map": means}))
 
 

@@ -1,8 +1,7 @@
 """The plain way to do what the pipeline does, as one would write it in a notebook, to measure the stages against.
 
-python -m benchmarks.naive parse | train [--tuned] | evaluate [--users N]
-
-Each runs in a folder where the pipeline has run with the model `mf`, writes nothing, and prints its figures as JSON.
+python -m benchmarks.naive PART, in a folder where the pipeline has run with the model `mf`; writes nothing, and prints
+the figures as JSON.
 """
 
 import argparse
@@ -20,23 +19,15 @@ from recommender.data.movielens import RATING_COLUMNS, RELEASES
 from recommender.params import Params, load_params
 from recommender.paths import ARCHIVE, ITEMS, MODEL, TEST, TRAIN, USERS
 
-# The fastest that Keras' own `fit` was found to be: compiled by XLA, and 64 steps between returns to Python.
-TUNED: Final[dict[str, Any]] = {"jit_compile": True, "steps_per_execution": 64}
+USERS_MEASURED: Final = 60
 
 
 def main() -> None:
     """Run one part and print its figures."""
+    parts = {"parse": parse, "train": train, "train-tuned": train_tuned, "evaluate": evaluate}
     parser = argparse.ArgumentParser(prog="python -m benchmarks.naive", description=__doc__)
-    parser.add_argument("part", choices=("parse", "train", "evaluate"))
-    parser.add_argument("--tuned", action="store_true", help="train with the fastest settings of Keras")
-    parser.add_argument("--users", type=int, default=60, help="users to evaluate")
-    arguments, params = parser.parse_args(), load_params()
-    if arguments.part == "parse":
-        print(json.dumps(parse(params)))
-    elif arguments.part == "train":
-        print(json.dumps(train(params, TUNED if arguments.tuned else {})))
-    else:
-        print(json.dumps(evaluate(params, arguments.users)))
+    parser.add_argument("part", choices=parts)
+    print(json.dumps(parts[parser.parse_args().part](load_params())))
 
 
 def parse(params: Params) -> dict[str, Any]:
@@ -61,7 +52,12 @@ def parse(params: Params) -> dict[str, Any]:
     return {"train": len(train), "test": len(test)}
 
 
-def train(params: Params, settings: dict[str, Any]) -> dict[str, Any]:
+def train_tuned(params: Params) -> dict[str, Any]:
+    """Train as fast as Keras' own `fit` was found to be: compiled by XLA, and 64 steps between returns to Python."""
+    return train(params, jit_compile=True, steps_per_execution=64)
+
+
+def train(params: Params, **settings: Any) -> dict[str, Any]:  # noqa: ANN401
     """Train the same model from the same start on the same batches with Keras' own training step.
 
     `settings` are further arguments of `compile`. Return the losses of the last epoch.
@@ -103,7 +99,7 @@ def train(params: Params, settings: dict[str, Any]) -> dict[str, Any]:
     return {name: values[-1] for name, values in logs.items()}
 
 
-def evaluate(params: Params, sample: int) -> dict[str, Any]:
+def evaluate(params: Params) -> dict[str, Any]:
     """Measure a sample of users one by one, with a filter of the frames and a `predict` for each.
 
     Returns:
@@ -117,7 +113,7 @@ def evaluate(params: Params, sample: int) -> dict[str, Any]:
     train, test, items = (pd.read_parquet(path) for path in (TRAIN, TEST, ITEMS))
     k, quantile = params.evaluate.k, params.evaluate.relevance_quantile
     users = test["user"].unique()
-    chosen = np.random.default_rng(0).choice(users, min(sample, len(users)), replace=False)
+    chosen = np.random.default_rng(0).choice(users, min(USERS_MEASURED, len(users)), replace=False)
     model.predict(np.zeros((1, 2), np.int32), verbose=0)  # its tracing is not part of the time per user
     precision, average_precision = [], []
     start = time.perf_counter()

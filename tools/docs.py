@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from recommender.errors import UserError, run
 from recommender.storage import read_json, write_text
+from tools.console import markdown_table
 
 PAGES: Final = (Path("README.md"), *sorted(Path("docs").glob("*.md")))
 BLOCK: Final = re.compile(r"(<!-- (table|results|output): (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -65,16 +66,15 @@ def fill(text: str, printed: Callable[[str], str] | None) -> str:
 def output(command: str) -> str:
     """Return what a command prints, fenced."""
     command, _, shown = command.partition(" as ")
-    lines = [
-        line.rstrip() for line in _print(command).replace("readme-example", "workspace     ").strip("\n").split("\n")
-    ]
+    printed = _print(command).replace("readme-example", "workspace     ")
+    lines = [line.rstrip() for line in printed.strip("\n").split("\n")]
     prompt = [f"$ {line.strip()}" for line in shown.split(";")] if shown else []
     return "\n".join(["```console" if prompt else "```", *prompt, *lines, "```"])
 
 
 def _print(command: str) -> str:
-    environment = {**os.environ, "COLUMNS": "120"}
-    result = subprocess.run(shlex.split(command), env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    wide = os.environ | {"COLUMNS": "120"}
+    result = subprocess.run(shlex.split(command), env=wide, capture_output=True, text=True, check=False)  # noqa: S603
     if result.returncode:
         raise UserError(f"`{command}` failed: {result.stderr}")
     return result.stdout
@@ -120,13 +120,12 @@ def folded_in(dataset: str) -> str:
     rows = []
     for name, values in read_json(Path("metrics/fold_in.json"))[dataset].items():
         recall, errors = (
-            [_number((values[metric] or {}).get(how)) for how in ("trained", "folded_in")]
-            for metric in ("recall", "rmse")
+            [_number(values[metric].get(how)) for how in ("trained", "folded_in")] for metric in ("recall", "rmse")
         )
         interval = "{:+.4f} to {:+.4f}".format(*values["difference_interval_95"])
-        seconds = 1000 * values["seconds_a_person"]
-        rows.append([name, str(values["people"]), *recall, interval, *errors, _number(seconds, 1)])
-    return _markdown(["", "users", *measured, "ms"], rows)
+        milliseconds = _number(1000 * values["seconds_a_person"], 1)
+        rows.append([name, str(values["people"]), *recall, interval, *errors, milliseconds])
+    return markdown_table(["", "users", *measured, "ms"], rows)
 
 
 def notebook(_: str) -> str:
@@ -145,16 +144,11 @@ def _models(models: dict[str, dict[str, Any]], columns: tuple[str, ...]) -> str:
     for name, metrics in models.items():
         cells = [_number(metrics.get(column), 1 if column == "seconds" else 4) for column in columns]
         rows.append([NAMES.get(name, name.replace("_", " ")), *cells])
-    return _markdown(["", *(column.replace("_", " ") for column in columns)], rows)
+    return markdown_table(["", *(column.replace("_", " ") for column in columns)], rows)
 
 
 def _number(value: float | None, decimals: int = 4) -> str:
     return "-" if value is None else f"{value:.{decimals}f}"
-
-
-def _markdown(header: list[str], rows: list[list[str]]) -> str:
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *rows))
 
 
 TABLES: Final = {"comparison": comparison, "finding": finding, "fold-in": folded_in, "notebook": notebook}
