@@ -9,6 +9,7 @@ from typing import Any, Final
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
+import matplotlib.style
 import numpy as np
 from markupsafe import Markup
 from matplotlib import font_manager
@@ -59,9 +60,7 @@ class Chart:
 @contextmanager
 def style() -> Iterator[None]:
     """Draw in the page's style, whatever the user's settings and the machine's fonts."""
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
+    with mpl.style.context(["default", STYLE]):
         # Other fonts would change how much room text takes.
         font_manager.fontManager.ttflist = [
             entry for entry in font_manager.fontManager.ttflist if entry.fname.startswith(mpl.get_data_path())
