@@ -65,30 +65,23 @@ def train(params: Params, **settings: Any) -> dict[str, Any]:  # noqa: ANN401
     import keras
 
     section, seed = params.train.mf, params.train.seed
-
-    class Model(keras.Model):
-        def __init__(self) -> None:
-            super().__init__()
-            uniform = keras.initializers.RandomUniform
-            self.embedding = keras.layers.Embedding(
-                users + items,
-                section.embedding_size,
-                embeddings_initializer=keras.initializers.HeNormal(seed),
-                embeddings_regularizer=keras.regularizers.L2(section.l2),
-            )
-            self.user_bias = keras.layers.Embedding(users, 1, embeddings_initializer=uniform(seed=seed + 1))
-            self.item_bias = keras.layers.Embedding(items, 1, embeddings_initializer=uniform(seed=seed + 2))
-
-        def call(self, inputs: Any) -> Any:  # noqa: ANN401 - a tensor
-            user, item = inputs[:, 0], inputs[:, 1]
-            dot = keras.ops.sum(self.embedding(user) * self.embedding(item + users), axis=1, keepdims=True)
-            return dot + self.user_bias(user) + self.item_bias(item)
-
     users, items = (len(pd.read_parquet(path)) for path in (USERS, ITEMS))
+    embedding = keras.layers.Embedding(
+        users + items,
+        section.embedding_size,
+        embeddings_initializer=keras.initializers.HeNormal(seed),
+        embeddings_regularizer=keras.regularizers.L2(section.l2),
+    )
+    uniform = keras.initializers.RandomUniform
+    user_bias = keras.layers.Embedding(users, 1, embeddings_initializer=uniform(seed=seed + 1))
+    item_bias = keras.layers.Embedding(items, 1, embeddings_initializer=uniform(seed=seed + 2))
+    inputs = keras.Input((2,), dtype="int32")
+    user, item = inputs[:, 0], inputs[:, 1]
+    dot = keras.ops.sum(embedding(user) * embedding(item + users), axis=1, keepdims=True)
+    model = keras.Model(inputs, dot + user_bias(user) + item_bias(item))
     (x, y), validation = (
         (part[["user", "item"]].to_numpy(), part["rating"].to_numpy()) for part in map(pd.read_parquet, (TRAIN, TEST))
     )
-    model = Model()
     model.compile(keras.optimizers.Adam(section.learning_rate), keras.losses.MeanSquaredError(), **settings)
     # One `fit` an epoch, so that the batches are those of the train stage and the losses can be compared.
     for epoch in range(1, section.epochs + 1):

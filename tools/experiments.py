@@ -56,13 +56,7 @@ def as_settings(values: Mapping[str, Any]) -> list[str]:
 def throwaway(settings: list[str], outputs: tuple[str, ...], *stages: str) -> list[dict[str, Any]]:
     """Run the pipeline with other parameters outside the workspace, remove the experiment, and return its metrics.
 
-    Args:
-        settings: ``section.key=value`` each.
-        outputs: the JSON files to return, which are in Git.
-        stages: to run with what they need; none: all.
-
-    Raises:
-        UserError: a stage failed; its own message is on stderr.
+    `settings` are ``section.key=value`` each, `outputs` the JSON files to return, `stages` all where none is given.
     """
     name = f"throwaway-{uuid.uuid4().hex[:8]}"
     options = [part for setting in settings for part in ("--set-param", setting)]
