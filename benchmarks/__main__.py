@@ -140,7 +140,7 @@ def compare(folder: Path, source: Values, rounds: int) -> Values:
 
 
 def grow(folder: Path, ratings: int) -> Values:
-    """Measure every stage and `dvc repro` once on a synthetic archive, with the lazy optimizer and without EASE."""
+    """Measure every stage once on a synthetic archive, with the lazy optimizer and without EASE."""
     users, items = (round(start * (ratings / 1e6) ** power) for start, power in (USERS, ITEMS))
     archive = folder / f"{ratings}.zip"
     shape = ["--users", str(users), "--items", str(items), "--ratings", str(ratings)]
