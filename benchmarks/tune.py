@@ -31,7 +31,7 @@ from tools.experiments import as_settings, data_source, source_parser, throwaway
 from tools.preset import PRESETS, read_presets
 
 LOG: Final = Path("metrics/tuning.csv")
-COLUMNS: Final = ("dataset", "model", "trial", "metric", "value", "parameters")
+COLUMNS: Final = ["dataset", "model", "trial", "metric", "value", "parameters"]
 VALIDATION_SIZE: Final = 0.15
 SEED: Final = 7
 K, QUANTILE = 25, 0.85
@@ -113,7 +113,7 @@ def keep(dataset: str, model: str, study: optuna.Study) -> None:
     """Write a search to the log, in place of an earlier one for the model, and its best parameters to the presets."""
     trials = study.trials_dataframe(("number", "value", "user_attrs")).rename(columns={"number": "trial"})
     trials["parameters"] = [" ".join(as_settings(values)) for values in trials["user_attrs_values"]]
-    log = trials.assign(dataset=dataset, model=model, metric=SEARCHES[model]["metric"])[list(COLUMNS)]
+    log = trials.assign(dataset=dataset, model=model, metric=SEARCHES[model]["metric"])[COLUMNS]
     if LOG.exists():
         before = pd.read_csv(LOG)
         log = pd.concat([before[(before["dataset"] != dataset) | (before["model"] != model)], log])
