@@ -14,7 +14,7 @@ import scipy.stats
 import yaml
 from numpy.typing import NDArray
 
-from benchmarks.measure import keep, run_stage, source_parser, split_workspace, workspace
+from benchmarks.measure import keep, run_stage, split_workspace, workspace
 from benchmarks.peers import PEERS, measure_peer
 from recommender.data.interactions import Interactions
 from recommender.errors import UserError, run
@@ -23,10 +23,11 @@ from recommender.evaluation.metrics import summary
 from recommender.paths import BASELINES, FACTORS, TEST, TRAIN
 from recommender.ranking.factors import Factors
 from recommender.storage import read_json
-from tools.docs import table
-from tools.experiments import data_source
+from tools.console import show_markdown
+from tools.docs import TABLES
+from tools.experiments import data_source, source_parser
 from tools.notebook import NOTEBOOK, PUBLISHED
-from tools.preset import PRESETS, PURPOSES, preset
+from tools.preset import PURPOSES, presets
 
 OUTPUT: Final = Path("metrics/comparison.json")
 K, QUANTILE = 25, 0.85
@@ -45,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = compare(Path(folder) / "split", source, arguments.seeds)
     keep(OUTPUT, arguments.dataset, result)
-    print(table(f"comparison {arguments.dataset}"))
+    show_markdown(TABLES["comparison"](arguments.dataset))
 
 
 def compare(place: Path, source: Values, seeds: int) -> Values:
@@ -68,12 +69,12 @@ def compare(place: Path, source: Values, seeds: int) -> Values:
     models |= read_json(place / BASELINES)
     average_precision: dict[str, NDArray[np.float64]] = {}
     deviations: dict[str, Values] = {}
-    tuned = tuned_models(dataset)
+    tuned = presets(dataset)
     peers = [name for name in PEERS if name in tuned]
     for name in peers:
-        models[name], average_precision[name] = measure_peer(name, preset(name, dataset), train, held_out, K)
+        models[name], average_precision[name] = measure_peer(name, tuned[name], train, held_out, K)
     for purpose in (name for name in reversed(PURPOSES) if name in tuned):
-        values, name = source | preset(purpose, dataset), f"our {purpose} model"
+        values, name = source | tuned[purpose], f"our {purpose} model"
         runs = [ours(place, values | {"train.seed": 7 + seed}, held_out) for seed in range(seeds)]
         found = {key: [metrics[key] for metrics, _ in runs] for key, value in runs[0][0].items() if value is not None}
         models[name] = {key: float(np.mean(numbers)) for key, numbers in found.items()}
@@ -87,12 +88,6 @@ def compare(place: Path, source: Values, seeds: int) -> Values:
         "deviations": deviations,
         "difference": {"peer": best, "map": float(gain.mean()), "interval_95": interval(gain)},
     }
-
-
-def tuned_models(dataset: str) -> list[str]:
-    """Return the purposes and peers that parameters were chosen for on a data set."""
-    presets = yaml.safe_load(PRESETS.read_text(encoding="utf-8"))
-    return [name for name, chosen in presets.items() if dataset in chosen]
 
 
 def ours(place: Path, values: Values, held_out: HeldOut) -> tuple[Values, NDArray[np.float64]]:

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from benchmarks.comparison import QUANTILE, K, interval, tuned_models
-from benchmarks.measure import keep, run_stage, source_parser, split_workspace, workspace
+from benchmarks.comparison import QUANTILE, K, interval
+from benchmarks.measure import keep, run_stage, split_workspace, workspace
 from recommender.data.interactions import Interactions
 from recommender.errors import run
 from recommender.evaluation.heldout import HeldOut, evaluate
@@ -25,9 +25,10 @@ from recommender.paths import FACTORS, FOLD_IN, TEST, TRAIN, USERS
 from recommender.ranking import fold_in
 from recommender.ranking.factors import Factors
 from recommender.storage import read_table, write_table
-from tools.docs import table
-from tools.experiments import data_source
-from tools.preset import PURPOSES, preset
+from tools.console import show_markdown
+from tools.docs import TABLES
+from tools.experiments import data_source, source_parser
+from tools.preset import PURPOSES, presets
 
 OUTPUT: Final = Path("metrics/fold_in.json")
 SHARE: Final = 0.1  # of the users who are left out
@@ -42,12 +43,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = compare(Path(folder), source)
     keep(OUTPUT, arguments.dataset, result)
-    print(table(f"fold-in {arguments.dataset}"))
+    show_markdown(TABLES["fold-in"](arguments.dataset))
 
 
 def compare(folder: Path, source: Values) -> Values:
     """Measure each model on one data set, in two scratch copies under a folder: see `measured`."""
-    dataset = source["data.dataset"]
     everybody, others = split_workspace(folder / "everybody", source), folder / "others"
     shutil.copytree(everybody, others)
     with contextlib.chdir(everybody):
@@ -59,8 +59,8 @@ def compare(folder: Path, source: Values) -> Values:
     write_table(others / USERS, users.take(pa.array(rest)))
     known = of_users(train, people)
     held_out = HeldOut.of(of_users(test, people), known, QUANTILE)
-    models: dict[str, Values] = {"default": {}}
-    models |= {name: preset(name, dataset) for name in PURPOSES if name in tuned_models(dataset)}
+    tuned = presets(source["data.dataset"])
+    models: dict[str, Values] = {"default": {}, **{name: tuned[name] for name in PURPOSES if name in tuned}}
     return {
         name: measured(everybody, others, source | values, people, known, held_out) for name, values in models.items()
     }

@@ -1,8 +1,5 @@
 """Scratch copies of the repository, and what commands take there."""
 
-import argparse
-import functools
-import operator
 import os
 import shutil
 import subprocess
@@ -14,19 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from dvc.utils.hydra import apply_overrides
 
-from recommender.data.movielens import RELEASES
+from recommender.paths import PARAMS
 from recommender.storage import read_json, write_json
-
-
-def source_parser(program: str, description: str | None) -> argparse.ArgumentParser:
-    """Return a parser with the options that select a data set; `data_source` takes their values."""
-    parser = argparse.ArgumentParser(prog=program, description=description)
-    parser.add_argument("--dataset", choices=sorted(RELEASES), default="ml-100k")
-    parser.add_argument("--archive", help="a path or address in place of the release's own")
-    parser.add_argument("--sha256", help="its checksum; computed from a file where not given")
-    return parser
+from tools.experiments import as_settings
 
 
 @dataclass(frozen=True)
@@ -70,12 +59,7 @@ def workspace(folder: Path, values: Mapping[str, Any]) -> Path:
         if name != "dvc.lock" and Path(name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(name, folder / name)
-    path = folder / "params.yaml"
-    params = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for name, value in values.items():
-        *sections, key = name.split(".")
-        functools.reduce(operator.getitem, sections, params)[key] = value
-    path.write_text(yaml.safe_dump(params), encoding="utf-8")
+    apply_overrides(folder / PARAMS, as_settings(values))
     measure(["git", "init", "--quiet"], folder)
     return folder
 

@@ -1,8 +1,7 @@
 """The plain way to do what the pipeline does, as one would write it in a notebook, to measure the stages against.
 
-python -m benchmarks.naive parse | train [--tuned] | evaluate [--users N]
-
-Each runs in a folder where the pipeline has run with the model `mf`, writes nothing, and prints its figures as JSON.
+python -m benchmarks.naive PART, in a folder where the pipeline has run with the model `mf`; writes nothing, and prints
+the figures as JSON.
 """
 
 import argparse
@@ -21,23 +20,15 @@ from recommender.params import Params
 from recommender.params_file import load_params
 from recommender.paths import ARCHIVE, ITEMS, MODEL, TEST, TRAIN, USERS
 
-# The fastest that Keras' own `fit` was found to be: compiled by XLA, and 64 steps between returns to Python.
-TUNED: Final[dict[str, Any]] = {"jit_compile": True, "steps_per_execution": 64}
+USERS_MEASURED: Final = 60
 
 
 def main() -> None:
     """Run one part and print its figures."""
+    parts = {"parse": parse, "train": train, "train-tuned": train_tuned, "evaluate": evaluate}
     parser = argparse.ArgumentParser(prog="python -m benchmarks.naive", description=__doc__)
-    parser.add_argument("part", choices=("parse", "train", "evaluate"))
-    parser.add_argument("--tuned", action="store_true", help="train with the fastest settings of Keras")
-    parser.add_argument("--users", type=int, default=60, help="users to evaluate")
-    arguments, params = parser.parse_args(), load_params()
-    if arguments.part == "parse":
-        print(json.dumps(parse(params)))
-    elif arguments.part == "train":
-        print(json.dumps(train(params, TUNED if arguments.tuned else {})))
-    else:
-        print(json.dumps(evaluate(params, arguments.users)))
+    parser.add_argument("part", choices=parts)
+    print(json.dumps(parts[parser.parse_args().part](load_params())))
 
 
 def parse(params: Params) -> dict[str, Any]:
@@ -62,38 +53,36 @@ def parse(params: Params) -> dict[str, Any]:
     return {"train": len(train), "test": len(test)}
 
 
-def train(params: Params, settings: dict[str, Any]) -> dict[str, Any]:
+def train_tuned(params: Params) -> dict[str, Any]:
+    """Train as fast as Keras' own `fit` was found to be: compiled by XLA, and 64 steps between returns to Python."""
+    return train(params, jit_compile=True, steps_per_execution=64)
+
+
+def train(params: Params, **settings: Any) -> dict[str, Any]:  # noqa: ANN401
     """Train the same model from the same start on the same batches with Keras' own training step.
 
-    `settings` are further arguments of `compile`. Return the losses of the last epoch.
+    `settings` are further arguments of `compile`. Return ``val_loss``, the last mean squared error on the test part.
     """
     import keras
 
     section, seed = params.train.mf, params.train.seed
-
-    class Model(keras.Model):
-        def __init__(self) -> None:
-            super().__init__()
-            uniform = keras.initializers.RandomUniform
-            self.embedding = keras.layers.Embedding(
-                users + items,
-                section.embedding_size,
-                embeddings_initializer=keras.initializers.HeNormal(seed),
-                embeddings_regularizer=keras.regularizers.L2(section.l2),
-            )
-            self.user_bias = keras.layers.Embedding(users, 1, embeddings_initializer=uniform(seed=seed + 1))
-            self.item_bias = keras.layers.Embedding(items, 1, embeddings_initializer=uniform(seed=seed + 2))
-
-        def call(self, inputs: Any) -> Any:  # noqa: ANN401 - a tensor
-            user, item = inputs[:, 0], inputs[:, 1]
-            dot = keras.ops.sum(self.embedding(user) * self.embedding(item + users), axis=1, keepdims=True)
-            return dot + self.user_bias(user) + self.item_bias(item)
-
     users, items = (len(pd.read_parquet(path)) for path in (USERS, ITEMS))
+    embedding = keras.layers.Embedding(
+        users + items,
+        section.embedding_size,
+        embeddings_initializer=keras.initializers.HeNormal(seed),
+        embeddings_regularizer=keras.regularizers.L2(section.l2),
+    )
+    uniform = keras.initializers.RandomUniform
+    user_bias = keras.layers.Embedding(users, 1, embeddings_initializer=uniform(seed=seed + 1))
+    item_bias = keras.layers.Embedding(items, 1, embeddings_initializer=uniform(seed=seed + 2))
+    inputs = keras.Input((2,), dtype="int32")
+    user, item = inputs[:, 0], inputs[:, 1]
+    dot = keras.ops.sum(embedding(user) * embedding(item + users), axis=1, keepdims=True)
+    model = keras.Model(inputs, dot + user_bias(user) + item_bias(item))
     (x, y), validation = (
         (part[["user", "item"]].to_numpy(), part["rating"].to_numpy()) for part in map(pd.read_parquet, (TRAIN, TEST))
     )
-    model = Model()
     model.compile(keras.optimizers.Adam(section.learning_rate), keras.losses.MeanSquaredError(), **settings)
     # One `fit` an epoch, so that the batches are those of the train stage and the losses can be compared.
     for epoch in range(1, section.epochs + 1):
@@ -101,10 +90,10 @@ def train(params: Params, settings: dict[str, Any]) -> dict[str, Any]:
         logs = model.fit(
             x[order], y[order], section.batch_size, shuffle=False, validation_data=validation, verbose=0
         ).history
-    return {name: values[-1] for name, values in logs.items()}
+    return {"val_loss": logs["val_loss"][-1] - float(sum(model.losses))}  # without the L2 term
 
 
-def evaluate(params: Params, sample: int) -> dict[str, Any]:
+def evaluate(params: Params) -> dict[str, Any]:
     """Measure a sample of users one by one, with a filter of the frames and a `predict` for each.
 
     Returns:
@@ -118,7 +107,7 @@ def evaluate(params: Params, sample: int) -> dict[str, Any]:
     train, test, items = (pd.read_parquet(path) for path in (TRAIN, TEST, ITEMS))
     k, quantile = params.evaluate.k, params.evaluate.relevance_quantile
     users = test["user"].unique()
-    chosen = np.random.default_rng(0).choice(users, min(sample, len(users)), replace=False)
+    chosen = np.random.default_rng(0).choice(users, min(USERS_MEASURED, len(users)), replace=False)
     model.predict(np.zeros((1, 2), np.int32), verbose=0)  # its tracing is not part of the time per user
     precision, average_precision = [], []
     start = time.perf_counter()

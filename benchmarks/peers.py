@@ -1,13 +1,14 @@
 """Train one of the field's models on the pipeline's split and measure it with the pipeline's evaluator; print JSON.
 
-python -m benchmarks.peers NAME [--set factors=128 ...], in a folder where the pipeline has run. Settings are those that
-the search of benchmarks/searches.yaml starts with.
+python -m benchmarks.peers NAME, in a folder where the pipeline has run. Settings are those that the search of
+benchmarks/searches.yaml starts with.
 """
 
 import argparse
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,11 +35,8 @@ def main() -> None:
     """Train, measure and print one peer."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("name", choices=PEERS)
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="other settings")
-    arguments = parser.parse_args()
-    name, params = arguments.name, load_params().evaluate
+    name, params = parser.parse_args().name, load_params().evaluate
     settings = SEARCHES[name].get("fixed", {}) | SEARCHES[name]["starts"][0]
-    settings |= {key: json.loads(value) for key, value in (setting.split("=") for setting in arguments.set)}
     held_out = HeldOut.read(params.relevance_quantile)
     print(json.dumps(measure_peer(name, settings, Interactions.read(TRAIN), held_out, params.k)[0]))
 
@@ -119,31 +117,22 @@ def svd(train: Interactions, factors: int, epochs: int, learning_rate: float, re
     model = SVD(n_factors=factors, n_epochs=epochs, lr_all=learning_rate, reg_all=regularization, random_state=SEED)
     model.fit(data)
     # Surprise numbers what occurs in train in order of appearance; all others get zeros.
-    users = [data.to_raw_uid(number) for number in range(data.n_users)]
-    items = [data.to_raw_iid(number) for number in range(data.n_items)]
+    users, items = pd.unique(train.users), pd.unique(train.items)
     user_factors, item_factors = np.zeros((train.num_users, factors)), np.zeros((train.num_items, factors))
-    user_bias, item_bias = np.zeros(train.num_users), np.zeros(train.num_items)
-    user_factors[users], user_bias[users] = model.pu, model.bu
-    item_factors[items], item_bias[items] = model.qi, model.bi
-    return _factors(user_factors, item_factors, user_bias, item_bias, float(data.global_mean), "ratings")
+    user_factors[users], item_factors[items] = model.pu, model.qi
+    found = _factors(user_factors, item_factors)
+    found.user_bias[users], found.item_bias[items] = model.bu, model.bi
+    return replace(found, global_mean=float(data.global_mean), scores="ratings")
 
 
-def _factors(
-    user_factors: NDArray[Any],
-    item_factors: NDArray[Any],
-    user_bias: Any = 0,  # noqa: ANN401 - a number or an array of one for each
-    item_bias: Any = 0,  # noqa: ANN401
-    global_mean: float = 0.0,
-    scores: str = "order",
-) -> Factors:
+def _factors(user_factors: NDArray[Any], item_factors: NDArray[Any]) -> Factors:
     return Factors(
-        np.asarray(user_factors, np.float32),
-        np.asarray(item_factors, np.float32),
-        np.full(len(user_factors), user_bias, np.float32),
-        np.full(len(item_factors), item_bias, np.float32),
+        user_factors.astype(np.float32),
+        item_factors.astype(np.float32),
+        np.zeros(len(user_factors), np.float32),
+        np.zeros(len(item_factors), np.float32),
         np.arange(len(item_factors), dtype=np.int32),
-        global_mean,
-        scores=scores,
+        scores="order",
     )
 
 

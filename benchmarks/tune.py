@@ -19,7 +19,7 @@ import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from tqdm import tqdm
 
-from benchmarks.measure import source_parser, split_workspace
+from benchmarks.measure import split_workspace
 from benchmarks.peers import SEARCHES, measure_peer
 from recommender.data.interactions import Interactions
 from recommender.errors import UserError, run
@@ -27,11 +27,11 @@ from recommender.evaluation.heldout import HeldOut
 from recommender.evaluation.metrics import LOWER_IS_BETTER
 from recommender.paths import TRAIN, TRAIN_METRICS, VALIDATION
 from recommender.storage import write_text
-from tools.experiments import as_settings, data_source, throwaway
-from tools.preset import PRESETS
+from tools.experiments import as_settings, data_source, source_parser, throwaway
+from tools.preset import PRESETS, read_presets
 
 LOG: Final = Path("metrics/tuning.csv")
-COLUMNS: Final = ("dataset", "model", "trial", "metric", "value", "parameters")
+COLUMNS: Final = ["dataset", "model", "trial", "metric", "value", "parameters"]
 VALIDATION_SIZE: Final = 0.15
 SEED: Final = 7
 K, QUANTILE = 25, 0.85
@@ -113,12 +113,12 @@ def keep(dataset: str, model: str, study: optuna.Study) -> None:
     """Write a search to the log, in place of an earlier one for the model, and its best parameters to the presets."""
     trials = study.trials_dataframe(("number", "value", "user_attrs")).rename(columns={"number": "trial"})
     trials["parameters"] = [" ".join(as_settings(values)) for values in trials["user_attrs_values"]]
-    log = trials.assign(dataset=dataset, model=model, metric=SEARCHES[model]["metric"])[list(COLUMNS)]
+    log = trials.assign(dataset=dataset, model=model, metric=SEARCHES[model]["metric"])[COLUMNS]
     if LOG.exists():
         before = pd.read_csv(LOG)
         log = pd.concat([before[(before["dataset"] != dataset) | (before["model"] != model)], log])
     write_text(LOG, log.sort_values(["dataset", "model", "trial"]).to_csv(index=False, float_format="%.6f"))
-    presets = yaml.safe_load(PRESETS.read_text(encoding="utf-8")) if PRESETS.exists() else {}
+    presets = read_presets()
     presets.setdefault(model, {})[dataset] = study.best_trial.user_attrs["values"]
     write_text(PRESETS, HEADER + yaml.safe_dump(presets))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.table import Table
 
 from recommender.errors import UserError
@@ -21,8 +22,22 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
         table.add_column(column, justify="left" if number in left else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console = Console()
-    Console(width=None if console.is_terminal else PIPE_WIDTH).print(table)
+    _print(table)
+
+
+def show_markdown(text: str) -> None:
+    """Print Markdown, laid out for a terminal."""
+    _print(Markdown(text))
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int] = (0,)) -> str:
+    """Return a table of cells as Markdown, aligned like that of `show_table`."""
+    rule = ["---" if number in left else "---:" for number in range(len(columns))]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (columns, rule, *rows))
+
+
+def _print(content: Table | Markdown) -> None:
+    Console(width=None if Console().is_terminal else PIPE_WIDTH).print(content)
 
 
 def call(*command: str, cwd: Path | None = None) -> None:

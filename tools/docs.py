@@ -1,13 +1,14 @@
 """Fill the tables and outputs of README.md and docs/ from the files and commands that they come from: `make docs`.
 
 A block is a comment that says where its text comes from, the text, and a comment that ends it:
-``table: NAME`` one of `TABLES`, from a file in metrics/; ``results: TITLE`` a section of benchmarks/RESULTS.md;
+``table: NAME`` one of `TABLES`, from a file of results; ``results: TITLE`` a section of benchmarks/RESULTS.md;
 ``output: COMMAND`` what a command prints; ``output: COMMAND as LINES`` with other lines, parted by `;`, as its prompt.
 """
 
 import os
 import re
 import shlex
+import statistics
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 from recommender.errors import UserError, run
 from recommender.storage import read_json, write_text
+from tools.console import markdown_table
 
 PAGES: Final = (Path("README.md"), *sorted(Path("docs").glob("*.md")))
 BLOCK: Final = re.compile(r"(<!-- (table|results|output): (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -65,16 +67,15 @@ def fill(text: str, printed: Callable[[str], str] | None) -> str:
 def output(command: str) -> str:
     """Return what a command prints, fenced."""
     command, _, shown = command.partition(" as ")
-    lines = [
-        line.rstrip() for line in _print(command).replace("readme-example", "workspace     ").strip("\n").split("\n")
-    ]
+    printed = _print(command).replace("readme-example", "workspace     ")
+    lines = [line.rstrip() for line in printed.strip("\n").split("\n")]
     prompt = [f"$ {line.strip()}" for line in shown.split(";")] if shown else []
     return "\n".join(["```console" if prompt else "```", *prompt, *lines, "```"])
 
 
 def _print(command: str) -> str:
-    environment = {**os.environ, "COLUMNS": "120"}
-    result = subprocess.run(shlex.split(command), env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    wide = os.environ | {"COLUMNS": "120"}
+    result = subprocess.run(shlex.split(command), env=wide, capture_output=True, text=True, check=False)  # noqa: S603
     if result.returncode:
         raise UserError(f"`{command}` failed: {result.stderr}")
     return result.stdout
@@ -120,13 +121,12 @@ def folded_in(dataset: str) -> str:
     rows = []
     for name, values in read_json(Path("metrics/fold_in.json"))[dataset].items():
         recall, errors = (
-            [_number((values[metric] or {}).get(how)) for how in ("trained", "folded_in")]
-            for metric in ("recall", "rmse")
+            [_number(values[metric].get(how)) for how in ("trained", "folded_in")] for metric in ("recall", "rmse")
         )
         interval = "{:+.4f} to {:+.4f}".format(*values["difference_interval_95"])
-        seconds = 1000 * values["seconds_a_person"]
-        rows.append([name, str(values["people"]), *recall, interval, *errors, _number(seconds, 1)])
-    return _markdown(["", "users", *measured, "ms"], rows)
+        milliseconds = _number(1000 * values["seconds_a_person"], 1)
+        rows.append([name, str(values["people"]), *recall, interval, *errors, milliseconds])
+    return markdown_table(["", "users", *measured, "ms"], rows)
 
 
 def notebook(_: str) -> str:
@@ -145,19 +145,32 @@ def _models(models: dict[str, dict[str, Any]], columns: tuple[str, ...]) -> str:
     for name, metrics in models.items():
         cells = [_number(metrics.get(column), 1 if column == "seconds" else 4) for column in columns]
         rows.append([NAMES.get(name, name.replace("_", " ")), *cells])
-    return _markdown(["", *(column.replace("_", " ") for column in columns)], rows)
+    return markdown_table(["", *(column.replace("_", " ") for column in columns)], rows)
 
 
 def _number(value: float | None, decimals: int = 4) -> str:
     return "-" if value is None else f"{value:.{decimals}f}"
 
 
-def _markdown(header: list[str], rows: list[list[str]]) -> str:
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *rows))
+def speed(_: str) -> str:
+    """Training beside Keras' own, from benchmarks/results.json, in a sentence."""
+    found = read_json(Path("benchmarks/results.json"))
+    ours, stock, tuned = (
+        statistics.median(found["measured"][name]["seconds"]) for name in ("stage train", "stock Keras", "tuned Keras")
+    )
+    return (
+        f"Training the default model on {found['dataset']} takes {ours:.1f} s, start-up included: stock Keras takes "
+        f"{stock / ours:.1f} times as long, and Keras with its fastest settings {tuned / ours:.1f} times."
+    )
 
 
-TABLES: Final = {"comparison": comparison, "finding": finding, "fold-in": folded_in, "notebook": notebook}
+TABLES: Final = {
+    "comparison": comparison,
+    "finding": finding,
+    "fold-in": folded_in,
+    "notebook": notebook,
+    "speed": speed,
+}
 
 
 if __name__ == "__main__":

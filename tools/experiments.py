@@ -1,30 +1,37 @@
 """Experiments: runs of the pipeline with other parameters."""
 
+import argparse
 import hashlib
 import json
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dvc.api
 
+from recommender.data.movielens import RELEASES
 from recommender.errors import UserError
 from tools.console import call
+
+
+def source_parser(
+    program: str, description: str | None, datasets: Sequence[str] = tuple(RELEASES)
+) -> argparse.ArgumentParser:
+    """Return a parser with the options that `data_source` takes; the first data set is the default."""
+    parser = argparse.ArgumentParser(prog=program, description=description)
+    parser.add_argument("--dataset", choices=sorted(datasets), default=datasets[0])
+    parser.add_argument("--archive", help="a path or address in place of the release's own")
+    parser.add_argument("--sha256", help="its checksum; computed from a file where not given")
+    return parser
 
 
 def data_source(dataset: str, archive: str | None, sha256: str | None) -> dict[str, str | None]:
     """Return the parameters that select a data set, from its release's own address or from a copy.
 
-    Args:
-        dataset: the release.
-        archive: a path or address, or None for the release's own.
-        sha256: its checksum; None: computed, if `archive` is a path.
-
-    Raises:
-        UserError: the local file cannot be read.
+    `archive` is the copy's path or address. The checksum of a path is computed where `sha256` is None.
     """
     if archive is not None and "://" not in archive:
         path = Path(archive).resolve()
@@ -49,13 +56,7 @@ def as_settings(values: Mapping[str, Any]) -> list[str]:
 def throwaway(settings: list[str], outputs: tuple[str, ...], *stages: str) -> list[dict[str, Any]]:
     """Run the pipeline with other parameters outside the workspace, remove the experiment, and return its metrics.
 
-    Args:
-        settings: ``section.key=value`` each.
-        outputs: the JSON files to return, which are in Git.
-        stages: to run with what they need; none: all.
-
-    Raises:
-        UserError: a stage failed; its own message is on stderr.
+    `settings` are ``section.key=value`` each, `outputs` the JSON files to return, `stages` all where none is given.
     """
     name = f"throwaway-{uuid.uuid4().hex[:8]}"
     options = [part for setting in settings for part in ("--set-param", setting)]

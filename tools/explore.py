@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import jinja2
@@ -21,33 +22,8 @@ from recommender.ranking.titles import YEAR, search
 DATA: Final = (paths.TRAIN, paths.VALIDATION, paths.TEST, paths.USERS, paths.ITEMS)
 READ: Final = (*DATA, paths.FACTORS, paths.FOLD_IN, paths.PARAMS)
 
-# Colours are mixed from that of the text, so that they follow the theme. Streamlit's own tables are drawn on a canvas,
-# where titles are cut on a phone and screen readers find nothing.
-STYLE: Final = """<style>
-ol.movies { list-style: none; margin: 0 !important; padding: 0; }
-ol.movies li { display: flex; align-items: baseline; gap: 0.75rem; margin: 0 !important; padding: 0.55rem 0.25rem;
-  border-top: 1px solid color-mix(in srgb, currentColor 14%, transparent); }
-ol.movies li:first-child { border-top: 0; }
-.movies .rank { flex: 0 0 1.4rem; text-align: right; opacity: 0.6; font-variant-numeric: tabular-nums; }
-.movies .movie { flex: 1 1 auto; min-width: 0; overflow-wrap: anywhere; line-height: 1.35; }
-.movies .genres { display: block; font-size: 0.82rem; opacity: 0.68; }
-.movies .value { flex: 0 0 auto; padding: 0.05rem 0.5rem; border-radius: 0.6rem; font-variant-numeric: tabular-nums;
-  font-size: 0.9rem; background: color-mix(in srgb, currentColor 9%, transparent); }
-.stMultiSelect [data-tag] { height: auto !important; }
-.stMultiSelect [data-tag] > span { white-space: normal !important; overflow-wrap: anywhere; padding: 0.15rem 0; }
-.movies-note { opacity: 0.68; margin: 0; padding: 0.55rem 0.25rem; }
-</style>"""
-LIST: Final = jinja2.Environment(autoescape=True).from_string("""
-{%- if rows %}
-<ol class="movies" data-list="{{ name }}">
-{%- for rank, title, genres, value in rows %}
-<li>{% if rank %}<span class="rank">{{ rank }}</span>{% endif %}<span class="movie">{{ title }}
-<span class="genres">{{ genres }}</span></span><span class="value">{{ value }}</span></li>
-{%- endfor %}
-</ol>
-{%- else %}
-<p class="movies-note" data-list="{{ name }}">No movie is left.</p>
-{%- endif %}""")
+STYLE: Final = Path(__file__).with_suffix(".css")
+LIST: Final = Path(__file__).with_suffix(".html")
 
 
 @dataclass(frozen=True)
@@ -72,7 +48,8 @@ class Catalogue:
             (ranked and rank, self.titles[item], " · ".join(self.genres[item]), value)
             for rank, (item, value) in enumerate(zip(items, values, strict=True), start=1)
         ]
-        st.html(LIST.render(name=name, rows=rows))
+        template = jinja2.Environment(autoescape=True).from_string(LIST.read_text(encoding="utf-8"))
+        st.html(template.render(name=name, rows=rows))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ Every row is an experiment of the pipeline that is removed afterwards: the works
 metrics/notebook.json is written.
 """
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Final
@@ -12,8 +11,9 @@ from typing import Final
 from recommender.errors import run
 from recommender.paths import BASELINES, METRICS
 from recommender.storage import write_json
-from tools.experiments import as_settings, data_source, throwaway
-from tools.results import show
+from tools.console import show_markdown
+from tools.docs import TABLES
+from tools.experiments import as_settings, data_source, source_parser, throwaway
 
 OUTPUT: Final = Path("metrics/notebook.json")
 # https://grouplens.org/datasets/movielens/1m/, K = 25, relevant from the 0.85 quantile, all 6,037 users with test rows.
@@ -30,11 +30,9 @@ evaluate.k=25 evaluate.relevance_quantile=0.85
 
 def main() -> None:
     """Run the corrected interaction with one seed and the notebook's with five, and print one table."""
-    parser = argparse.ArgumentParser(prog="make notebook", description=__doc__)
-    parser.add_argument("--archive", help="a local ml-1m archive in place of GroupLens's")
-    parser.add_argument("--sha256", help="its checksum; computed from the file where not given")
-    arguments = parser.parse_args()
-    fixed = as_settings(data_source("ml-1m", arguments.archive, arguments.sha256)) + NOTEBOOK.split()
+    arguments = source_parser("make notebook", __doc__, ["ml-1m"]).parse_args()
+    source = data_source(arguments.dataset, arguments.archive, arguments.sha256)
+    fixed = as_settings(source) + NOTEBOOK.split()
     measured = []
     for interaction, seed in [("dot", SEEDS[0]), *(("batch_sum", seed) for seed in SEEDS)]:
         choice = [f"train.mf.interaction={interaction}", f"train.seed={seed}"]
@@ -47,15 +45,12 @@ def main() -> None:
         "notebook, corrected": corrected,
         **baselines,
     }
-    found = {name: [metrics[name] for metrics, _ in reproduced] for name in PUBLISHED}
-    ranges = {
-        name: {"published": PUBLISHED[name], "lowest": min(values), "highest": max(values)}
-        for name, values in found.items()
-    }
+    ranges = {}
+    for name, published in PUBLISHED.items():
+        values = [metrics[name] for metrics, _ in reproduced]
+        ranges[name] = {"published": published, "lowest": min(values), "highest": max(values)}
     write_json(OUTPUT, {"models": models, "seeds": len(SEEDS), "ranges": ranges})
-    show("The notebook's table on ml-1m, seed 7", models)
-    for name, values in ranges.items():
-        print(f"{name} over {len(SEEDS)} seeds of batch_sum: {values['lowest']:.4f} to {values['highest']:.4f}")
+    show_markdown(TABLES["notebook"](arguments.dataset))
 
 
 if __name__ == "__main__":

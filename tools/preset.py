@@ -1,6 +1,8 @@
-"""Run the pipeline with the parameters that were chosen for a purpose: python -m tools.preset ranking | rating."""
+"""Run the pipeline with the parameters that were chosen for a purpose: python -m tools.preset ranking | rating.
 
-import argparse
+The data set is ml-1m with an archive, else ml-100k, where none is given.
+"""
+
 import shlex
 import subprocess
 from pathlib import Path
@@ -8,10 +10,9 @@ from typing import Any, Final
 
 import yaml
 
-from recommender.data.movielens import RELEASES
 from recommender.errors import UserError, run
 from tools import results
-from tools.experiments import as_settings, data_source
+from tools.experiments import as_settings, data_source, source_parser
 
 PRESETS: Final = Path("presets.yaml")
 PURPOSES: Final = ("ranking", "rating")
@@ -19,15 +20,16 @@ PURPOSES: Final = ("ranking", "rating")
 
 def main() -> None:
     """Print the `dvc exp run` line of a preset, run it, and show the results."""
-    parser = argparse.ArgumentParser(prog="make ranking|rating", description=__doc__)
+    parser = source_parser("make ranking|rating", __doc__)
     parser.add_argument("purpose", choices=PURPOSES)
-    parser.add_argument("--dataset", choices=sorted(RELEASES), help="ml-1m with an archive, else ml-100k")
-    parser.add_argument("--archive", help="a path or address in place of the release's own")
-    parser.add_argument("--sha256", help="its checksum; computed from a file where not given")
+    parser.set_defaults(dataset=None)
     arguments = parser.parse_args()
     dataset = arguments.dataset or ("ml-1m" if arguments.archive else "ml-100k")
+    chosen = presets(dataset).get(arguments.purpose)
+    if chosen is None:
+        raise UserError(f"{PRESETS}: has no {arguments.purpose} for {dataset}; `make tune` finds one")
     source = data_source(dataset, arguments.archive, arguments.sha256)
-    settings = as_settings(source | preset(arguments.purpose, dataset))
+    settings = as_settings(source | chosen)
     command = ["dvc", "exp", "run", *(part for setting in settings for part in ("-S", setting))]
     print(shlex.join(command), flush=True)
     if subprocess.run(command, check=False).returncode:  # noqa: S603 - no shell
@@ -35,13 +37,15 @@ def main() -> None:
     results.main()
 
 
-def preset(name: str, dataset: str) -> dict[str, Any]:
-    """Return the parameters that were chosen for a purpose, or for a peer of the benchmarks, on a data set."""
-    try:
-        chosen: dict[str, Any] = yaml.safe_load(PRESETS.read_text(encoding="utf-8"))[name][dataset]
-    except (OSError, KeyError, TypeError):
-        raise UserError(f"{PRESETS}: has no {name} for {dataset}; `make tune` finds one") from None
-    return chosen
+def presets(dataset: str) -> dict[str, dict[str, Any]]:
+    """Return the parameters that were chosen on a data set, by purpose or by peer of the benchmarks."""
+    return {name: chosen[dataset] for name, chosen in read_presets().items() if dataset in chosen}
+
+
+def read_presets() -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the chosen parameters by purpose or peer and by data set."""
+    found: dict[str, Any] = yaml.safe_load(PRESETS.read_text(encoding="utf-8")) if PRESETS.exists() else {}
+    return found
 
 
 if __name__ == "__main__":

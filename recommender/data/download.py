@@ -47,24 +47,20 @@ def fetch(source: str, sha256: str, path: Path, limit: int) -> bool:
         raise UserError(f"data.archive: {source}: is not a URL: {error}; {ELSEWHERE}") from None
     remote = scheme in ("http", "https")
     receive = functools.partial(_download_http, limit) if remote else _download_wheel if scheme == "pip" else _copy_file
-    fetched: list[str] = []
-
-    def download(_url: str, output: str | Path, _pooch: object) -> None:
-        receive(source, output)
-        fetched.append(source)
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A run that was killed while downloading leaves its temporary file behind.
         for leftover in path.parent.glob("tmp" + 8 * "[a-z0-9_]"):
             leftover.unlink()
+        if path.is_file() and pooch.file_hash(path) == sha256:
+            return False
         pooch.create(
             path=path.parent,
             base_url="",
             registry={path.name: f"sha256:{sha256}"},
             urls={path.name: one_line(source)},  # pooch prints it
             retry_if_failed=1 if remote else 0,  # after a wrong checksum: other failures end in UserError
-        ).fetch(path.name, downloader=download)
+        ).fetch(path.name, downloader=lambda _url, output, _pooch: receive(source, output))
     except ValueError as error:  # pooch's, "... expected sha256:... but got ..."
         found = str(error).split("but got ")[-1].split(".")[0]
         raise UserError(
@@ -73,7 +69,7 @@ def fetch(source: str, sha256: str, path: Path, limit: int) -> bool:
         ) from None
     except OSError as error:
         raise cannot_write(path, error) from None
-    return bool(fetched)
+    return True
 
 
 def _download_http(limit: int, url: str, output: str | Path) -> None:

@@ -67,29 +67,12 @@ def _parse(data: bytes, name: str, layout: Layout, types: dict[str, pa.DataType]
             raise UserError(f"{name}: line 1 is {first!r:.80}; {expected!r} is expected; {WRONG_RELEASE}")
         if b"\n" not in data.strip():
             raise UserError(f"{name}: has no rows under its header; {WRONG_RELEASE}")
-    invalid: list[pyarrow.csv.InvalidRow] = []
-
-    def keep(row: pyarrow.csv.InvalidRow) -> str:
-        invalid.append(row)
-        return "error"
-
-    def read(*, use_threads: bool) -> pa.Table:
-        return pyarrow.csv.read_csv(
-            io.BytesIO(data),
-            read_options=pyarrow.csv.ReadOptions(
-                column_names=list(types), skip_rows=layout.first_line - 1, encoding=encoding, use_threads=use_threads
-            ),
-            parse_options=pyarrow.csv.ParseOptions(
-                delimiter=separator,
-                quote_char='"' if layout.quoted else False,
-                ignore_empty_lines=False,
-                invalid_row_handler=None if use_threads else keep,
-            ),
-            convert_options=pyarrow.csv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
-        )
-
+    skipped, quote = layout.first_line - 1, '"' if layout.quoted else False
+    reading = pyarrow.csv.ReadOptions(column_names=list(types), skip_rows=skipped, encoding=encoding)
+    parsing = pyarrow.csv.ParseOptions(delimiter=separator, quote_char=quote, ignore_empty_lines=False)
+    converting = pyarrow.csv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False)
     try:
-        return read(use_threads=True)
+        return pyarrow.csv.read_csv(io.BytesIO(data), reading, parsing, converting)
     except pa.ArrowInvalid:
         pass
     # Only the slower, single-threaded parser knows the line at fault, and it cannot show one that is not text.
@@ -98,8 +81,15 @@ def _parse(data: bytes, name: str, layout: Layout, types: dict[str, pa.DataType]
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UserError(f"{name}: line {line}: is not UTF-8 text; {FIX}") from None
+    invalid: list[pyarrow.csv.InvalidRow] = []
+
+    def keep(row: pyarrow.csv.InvalidRow) -> str:
+        invalid.append(row)
+        return "error"
+
+    reading.use_threads, parsing.invalid_row_handler = False, keep
     try:
-        return read(use_threads=False)
+        return pyarrow.csv.read_csv(io.BytesIO(data), reading, parsing, converting)
     except pa.ArrowInvalid as error:
         if invalid:
             row = invalid[0]

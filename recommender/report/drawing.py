@@ -5,10 +5,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from pathlib import Path
+from typing import Final
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
+import matplotlib.style
 import numpy as np
 from markupsafe import Markup
 from matplotlib import font_manager
@@ -21,24 +23,14 @@ from numpy.typing import NDArray
 
 SVG: Final = "http://www.w3.org/2000/svg"
 XLINK: Final = "http://www.w3.org/1999/xlink"
+STYLE: Final = Path(__file__).with_name("page.mplstyle")
 # Placeholders: `finish` replaces these colours by variables of the page's style, which has a light and a dark scheme.
-INK, MUTED, GRID = "#0a0001", "#0a0002", "#0a0003"
 SERIES: Final = ("#0a0011", "#0a0012", "#0a0013", "#0a0014", "#0a0015", "#0a0016")
-VARIABLES: Final = {INK: "ink", MUTED: "muted", GRID: "grid"} | {
+VARIABLES: Final = {"#0a0001": "ink", "#0a0002": "muted", "#0a0003": "grid"} | {
     color: f"series-{number}" for number, color in enumerate(SERIES, start=1)
 }
 MARKERS: Final = ("o", "s", "^", "D", "v", "P")
 LINES: Final = ("-", "--", ":", "-.")
-STYLE: Final[dict[Any, Any]] = {
-    "svg.fonttype": "none",
-    "font.family": ["DejaVu Sans"],
-    "lines.linewidth": 2,
-    "grid.color": GRID,
-    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
-    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED),
-    **dict.fromkeys(("axes.grid", "axes.axisbelow", "figure.constrained_layout.use"), True),
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
-}
 LABELS: Final = 24  # at most, on one chart
 LABEL_LENGTH: Final = 24  # letters
 
@@ -59,9 +51,7 @@ class Chart:
 @contextmanager
 def style() -> Iterator[None]:
     """Draw in the page's style, whatever the user's settings and the machine's fonts."""
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
+    with mpl.style.context(["default", STYLE]):
         # Other fonts would change how much room text takes.
         font_manager.fontManager.ttflist = [
             entry for entry in font_manager.fontManager.ttflist if entry.fname.startswith(mpl.get_data_path())
