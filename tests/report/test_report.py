@@ -241,7 +241,7 @@ def test_a_ranking_model_is_shown_without_rating_errors(finished: Path) -> None:
     assert "predicts no ratings" in text
     assert "<dt>RMSE</dt>" not in text
     assert "cross entropy (nats)" in text
-    assert "have learned the parts train of the ratings" in text
+    assert "have learned from train, and are measured on" in text
     assert "to choose parameters by" in text
     assert "train.softmax_mf.user_l2" in text
     assert "train.mf." not in text
