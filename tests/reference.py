@@ -1,6 +1,7 @@
 """The metrics once more, user by user and in plain Python: slow, and written from their definitions alone."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
 
 import numpy as np
@@ -60,7 +61,7 @@ def lists(train: pd.DataFrame, users: list[int], num_items: int, k: int, score: 
 
 def measure(ranked: dict[int, list[int]], relevant: dict[int, set[int]], num_items: int, k: int) -> dict[str, float]:
     """Measure lists cut off at k."""
-    totals: dict[str, list[float]] = {name: [] for name in ("precision", "recall", "map", "ndcg", "mrr", "hit_rate")}
+    totals: dict[str, list[float]] = defaultdict(list)
     for user, whole in ranked.items():
         wanted = relevant[user]
         hit_ranks = [rank for rank, item in enumerate(whole[:k], start=1) if item in wanted]

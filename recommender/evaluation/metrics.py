@@ -10,7 +10,7 @@ RANKING: Final = ("precision", "recall", "map", "ndcg", "mrr", "hit_rate", "cove
 ERRORS: Final = ("rmse", "mae")  # lower is better, and only models that predict ratings have them
 COLUMNS: Final = (*RANKING, *ERRORS)
 LOWER_IS_BETTER: Final = ERRORS
-CURVES: Final = ("precision", "recall", "map", "ndcg")  # the metrics that are written for every list length
+CURVES: Final = ("precision", "recall", "map", "ndcg")  # written for every list length
 
 
 def relevant_rows(users: NDArray[np.int32], ratings: NDArray[np.float32], quantile: float) -> NDArray[np.bool_]:
