@@ -1,4 +1,4 @@
-"""The same four ratings of three movies in every layout, by the name of a release that has it."""
+"""The same four ratings of three movies in every layout, by the name of a release; any ratings as split writes them."""
 
 import zipfile
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from recommender.data.movielens import RELEASES
+from recommender.paths import ITEMS, USERS
+from recommender.storage import write_table
 
 ITEM_ROWS = [
     (3, "Amélie, the (2001)", "Comedy|Romance"),
@@ -52,3 +54,14 @@ def pack(path: Path, name: str, items: str | bytes | None = None, ratings: str |
 def rows(table: pa.Table) -> list[tuple[object, ...]]:
     """Return a table's rows."""
     return [tuple(row.values()) for row in table.to_pylist()]
+
+
+def write_split(parts: dict[Path, list[tuple[int, int, float]]], shape: tuple[int, int]) -> None:
+    """Write what split would write of these parts, each of (user, item, rating), for so many users and items."""
+    write_table(USERS, pa.table({"user_id": range(shape[0])}))
+    write_table(ITEMS, pa.table({"item_id": range(shape[1])}))
+    types = {"user": pa.int32(), "item": pa.int32(), "rating": pa.float32()}
+    for path, ratings in parts.items():
+        columns = zip(*ratings, strict=True) if ratings else ((), (), ())
+        arrays = (pa.array(column, kind) for column, kind in zip(columns, types.values(), strict=True))
+        write_table(path, pa.table(dict(zip(types, arrays, strict=True))))

@@ -210,7 +210,8 @@ def test_scientific_notation_is_a_number_however_yaml_reads_it(load: Load, writt
 def test_a_choice_lists_its_values(load: Load, name: str, found: object) -> None:
     message = problem(load, changed({name: found}))
     assert message.startswith(f"{name}: ")
-    assert all((str(choice).lower() if choice in (True, False) else repr(choice)) in message for choice in CHOICES[name])
+    shown = [str(choice).lower() if choice in (True, False) else repr(choice) for choice in CHOICES[name]]
+    assert all(choice in message for choice in shown)
     assert message.endswith(f"; found {found!r}")
 
 

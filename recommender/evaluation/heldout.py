@@ -49,7 +49,7 @@ class HeldOut:
         pairs = np.where(lists >= 0, self.users[:, None].astype(np.int64) * self.ratings.num_items + lists, -1)
         at = np.minimum(np.searchsorted(self._relevant_pairs, pairs), len(self._relevant_pairs) - 1)
         hits = self._relevant_pairs[at] == pairs
-        counts = np.bincount(self.ratings.users[self.relevant], minlength=self.ratings.num_users)[self.users]
+        counts = np.bincount(self.ratings.users[self.relevant])[self.users]
         return ranking_metrics(lists, hits, counts, self.ratings.num_items)
 
 

@@ -27,8 +27,8 @@ def relevant_rows(users: NDArray[np.int32], ratings: NDArray[np.float32], quanti
     weight = position - below
     low = ordered[first + below]
     high = ordered[first + np.minimum(below + 1, count - 1)]
-    # NumPy's own interpolation, bit for bit, so that a rating equal to the quantile counts as it does there.
-    threshold = np.where(weight < 0.5, low + (high - low) * weight, high - (high - low) * (1 - weight))
+    # Above the middle NumPy subtracts from `high` instead; between the same two ratings, so that the same are relevant.
+    threshold = low + (high - low) * weight
     relevant = np.empty(len(users), dtype=bool)
     relevant[order] = ordered >= np.repeat(threshold, count)
     return relevant

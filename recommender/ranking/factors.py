@@ -129,7 +129,7 @@ class Factors:
         dots = self._dots(users, items)
         if self.interaction == "batch_sum":
             starts = np.arange(0, len(dots), PREDICT_BATCH)
-            dots = np.repeat(np.add.reduceat(dots, starts), PREDICT_BATCH)[: len(dots)] if len(dots) else dots
+            dots = np.repeat(np.add.reduceat(dots, starts), PREDICT_BATCH)[: len(dots)]
         return dots + self._biases(users, items)
 
     def cosines(self, item: int) -> NDArray[np.float64]:
@@ -178,17 +178,14 @@ class Factors:
 
     def _batch_sum_scores(self, users: Users, seen: "sp.csr_array") -> NDArray[np.float64]:
         """Score candidates as the notebook's `predict` does: in ascending item id, 32 to a batch."""
-        order = np.argsort(self.item_order, kind="stable").astype(np.int32)
+        order = np.argsort(self.item_order).astype(np.int32)
         table = self._dots(users[:, None], order[None, :])
         candidate = np.ones(table.shape, dtype=bool)
         candidate[stored_entries(seen, users)] = False
         candidate = candidate[:, order]
-        batch = (np.cumsum(candidate, axis=1) - 1) // PREDICT_BATCH
-        row = np.arange(len(users))[:, None]
-        key = (row * (len(order) // PREDICT_BATCH + 1) + batch)[candidate]
-        if len(key):
-            starts = np.flatnonzero(np.diff(key, prepend=-1))
-            table[candidate] = np.repeat(np.add.reduceat(table[candidate], starts), np.diff(starts, append=len(key)))
+        before = np.cumsum(candidate, axis=1)[candidate] - 1
+        starts = np.flatnonzero(before % PREDICT_BATCH == 0)
+        table[candidate] = np.repeat(np.add.reduceat(table[candidate], starts), np.diff(starts, append=len(before)))
         scores = np.empty_like(table)
         scores[:, order] = table + self._biases(users[:, None], order[None, :])
         return scores
@@ -210,5 +207,5 @@ def similar_items(
     # Rounded, so that the last bits do not decide the order.
     cosines = np.round(factors.cosines(item), 9)
     candidates = np.flatnonzero((item_counts >= SIMILAR_MIN_RATINGS) & (np.arange(len(item_counts)) != item))
-    best = candidates[np.argsort(-cosines[candidates], kind="stable")][:n]
+    best = candidates[np.argsort(-cosines[candidates], stable=True)][:n]
     return best, cosines[best]

@@ -101,9 +101,9 @@ def kth_largest_bound(table: Scores, k: int) -> Scores:
 
 def top_k_of_all(users: Users, seen: "sp.csr_array", k: int, scores: NDArray[np.float64 | np.int64]) -> Items:
     """List each user's k unseen items as `top_k` does, where the (num_items,) scores are the same for all users."""
-    order = np.argsort(-scores, kind="stable").astype(np.int32)
+    order = np.argsort(-scores, stable=True).astype(np.int32)
     rank_of = np.empty_like(order)
-    rank_of[order] = np.arange(len(order), dtype=np.int32)
+    rank_of[order] = np.arange(len(order))
     row, item = stored_entries(seen, users)
     rank = rank_of[item]
     near = rank < k + np.diff(seen.indptr)[users][row]  # what ranks behind these is not reached

@@ -85,7 +85,9 @@ def test_ids_are_numbered_by_first_appearance() -> None:
         "rating": [3, 4, 1, 2, 5],
         "timestamp": [0, 1, 2, 3, 4],
     }
+    assert users.schema.equals(pa.schema(SCHEMAS["users"]))
     assert users.to_pydict() == {"user": [0, 1, 2], "user_id": [9, 2, largest]}
+    assert rated.schema.equals(pa.schema(SCHEMAS["items"]))
     assert rated.to_pydict() == {
         "item": [0, 1, 2],
         "item_id": [largest, 5, 6],

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 from recommender.data.interactions import Interactions
 from recommender.evaluation.heldout import HeldOut, evaluate
 from recommender.evaluation.metrics import CURVES, RANKING, at_k, ranking_metrics, rating_errors, relevant_rows, summary
+from recommender.paths import TEST, TRAIN, VALIDATION
 from recommender.ranking.factors import Factors
 from recommender.storage import read_json, read_table
 from tests import reference
-from tests.conftest import set_params, stage
+from tests.samples import write_split
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 
@@ -115,17 +117,14 @@ def test_the_stage_writes_what_the_slow_reference_finds(trained: Path) -> None:
         assert_allclose(curves[name], [row[name] for row in expected], rtol=0, atol=6e-7)
 
 
-def test_validation_ratings_count_as_known(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(finished)
-    set_params(finished, split__validation_size=0.2)
-    assert stage(finished, "split").returncode == 0
-    parts = {name: read_table(finished / f"data/processed/{name}.parquet") for name in ("train", "validation", "test")}
-    held_out = HeldOut.read(0.85)
-    assert len(parts["validation"]) == 240
-    for name, table in parts.items():
-        rated = held_out.seen.toarray()[table["user"].to_numpy(), table["item"].to_numpy()] > 0
-        assert rated.all() if name != "test" else not rated.any()
-    assert_array_equal(held_out.ratings.items, parts["test"]["item"].to_numpy())
+@pytest.mark.usefixtures("workspace")
+def test_train_and_validation_ratings_count_as_known() -> None:
+    write_split(
+        {TRAIN: [(0, 1, 4.0), (2, 0, 3.0)], VALIDATION: [(1, 3, 5.0)], TEST: [(1, 2, 2.0), (1, 1, 3.0)]}, (3, 4)
+    )
+    held_out = HeldOut.read(1.0)
+    assert held_out.seen.toarray().tolist() == [[0, 4, 0, 0], [0, 0, 0, 5], [3, 0, 0, 0]]
+    assert (held_out.ratings.items.tolist(), held_out.relevant.tolist()) == ([2, 1], [False, True])
 
 
 @st.composite
@@ -197,6 +196,15 @@ def test_measure_looks_up_hits_by_user_and_item() -> None:
     assert metrics.coverage == 4 / 5
     padding = held_out.measure(np.full((2, 3), -1, dtype=np.int32))
     assert (padding.hit_rate, padding.mrr, padding.coverage) == (0, 0, 0)
+
+
+def test_hits_are_exact_where_pairs_are_too_many_for_float64() -> None:
+    users, items, ratings = np.array([2**23 - 1]), np.array([7]), np.ones(1, dtype=np.float32)
+    shape = 2**23, 2**31 - 1
+    held_out = HeldOut(
+        Interactions(users.astype(np.int32), items.astype(np.int32), ratings, shape), sp.csr_array((1, 1)), ratings > 0
+    )
+    assert held_out.measure(np.array([[6, 8, 7]], dtype=np.int32)).mrr == pytest.approx(1 / 3)
 
 
 def test_rating_errors_match_those_worked_out_by_hand() -> None:

@@ -11,7 +11,8 @@ import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 
-from recommender.errors import UserError
+from recommender.errors import RERUN, UserError
+from recommender.paths import FACTORS
 from recommender.ranking.factors import Factors
 from recommender.storage import write_arrays
 
@@ -95,15 +96,14 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, name: str, valu
         Factors.load(path)
 
 
-@pytest.mark.parametrize(("share", "refused"), [(0.99, False), (1.01, True)])
+@pytest.mark.parametrize(("share", "refused"), [(1, False), (1.01, True)])
 def test_scores_of_at_most_an_eighth_of_the_largest_float32_are_allowed(
     tmp_path: Path, share: float, refused: bool
 ) -> None:
-    # The largest vectors' lengths multiply to three quarters of the limit; a bias adds the rest.
-    limit = 2.0**128 / 8
-    users, items = np.zeros((2, 4), dtype=np.float32), np.zeros((3, 4), dtype=np.float32)
-    users[1], items[2] = (0.75 * limit) ** 0.5 / 2, (0.75 * limit) ** 0.5 / 2
-    bias = np.array([0, limit * (share - 0.75), 0], dtype=np.float32)
+    # The vectors' lengths, a half and the limit, multiply to half of the limit; a bias adds the rest.
+    limit = float(np.finfo(np.float32).max) / 8
+    users, items = np.full((2, 4), 0.25, dtype=np.float32), np.full((3, 4), limit / 2, dtype=np.float32)
+    bias = np.array([0, limit * (share - 0.5), 0], dtype=np.float32)
     factors = Factors(users, items, np.zeros(2, dtype=np.float32), bias, np.arange(3, dtype=np.int32))
     factors.save(tmp_path / "factors.npz")
     if refused:
@@ -112,6 +112,20 @@ def test_scores_of_at_most_an_eighth_of_the_largest_float32_are_allowed(
         return
     _, scores = Factors.load(tmp_path / "factors.npz").top_k(np.arange(2, dtype=np.int32), sp.csr_array((2, 3)), 3)
     assert np.isfinite(scores).all()
+
+
+def test_a_file_of_no_users_and_items_is_read_and_then_refused_for_its_shape(tmp_path: Path) -> None:
+    make_factors(users=0, items=0).save(tmp_path / "factors.npz")
+    with pytest.raises(UserError, match=r"was trained on 0 users and 0 items, but data/processed has 1 and 2; "):
+        Factors.load(tmp_path / "factors.npz").check_shape((1, 2))
+
+
+def test_factors_of_another_split_are_refused() -> None:
+    make_factors().check_shape((5, 7))
+    with pytest.raises(UserError) as raised:
+        make_factors().check_shape((5, 8))
+    expected = f"{FACTORS}: was trained on 5 users and 7 items, but data/processed has 5 and 8; {RERUN}"
+    assert str(raised.value) == expected
 
 
 def test_a_prediction_is_the_mean_the_biases_and_the_dot_product() -> None:
@@ -151,11 +165,41 @@ def test_the_mean_of_several_models_scores_as_the_mean_of_their_scores() -> None
     users, items = np.arange(5, dtype=np.int32), np.arange(5, dtype=np.int32)
     expected = (first.pair_scores(users, items) + 2 * second.pair_scores(users, items)) / 3
     assert_allclose(mean.pair_scores(users, items), expected, rtol=0, atol=1e-6)
+    assert {getattr(mean, name).dtype for name in FIELDS[:4]} == {np.dtype(np.float32)}
     assert Factors.mean([first]) is first
+
+
+def test_biases_are_averaged_in_float64() -> None:
+    first, second, third = (
+        dataclasses.replace(make_factors(), item_bias=np.full(7, bias, dtype=np.float32))
+        for bias in (1, 2**-24, 2**-24)
+    )
+    assert set(Factors.mean([first, second, third]).item_bias) == {np.float32((1 + 2**-23) / 3)}
 
 
 def test_cosines_are_those_of_the_angles() -> None:
     vectors = np.array([[1, 0], [3, 0], [0, 2], [-1, 0], [1, 1], [0, 0]], dtype=np.float32)
     factors = dataclasses.replace(make_factors(), item_factors=vectors)
-    assert_allclose(factors.cosines(0), [1, 1, 0, -1, 0.5**0.5, 0], atol=1e-12)
+    for item in (0, 1):
+        assert_allclose(factors.cosines(item), [1, 1, 0, -1, 0.5**0.5, 0], atol=1e-12)
     assert factors.cosines(5).tolist() == [0.0] * 6
+
+
+def test_cosines_are_never_outside_minus_one_to_one() -> None:
+    vectors = np.random.default_rng(5).normal(0, 1, (100, 3)).astype(np.float32)
+    factors = dataclasses.replace(make_factors(), item_factors=np.concatenate([vectors, -vectors]))
+    assert max(np.abs(factors.cosines(item)).max() for item in range(200)) == 1
+
+
+def test_the_tolerance_is_the_bound_on_rounding_errors_worked_out_by_hand() -> None:
+    # 2^14 operations: 2^-10 / (1 - 2^-10) = 1 / 1023; vectors of length 5, 1 and 10, a bias of 7; 1.001 in reserve.
+    size = 2**14 - 2
+    users, items = np.zeros((2, size), dtype=np.float32), np.zeros((2, size), dtype=np.float32)
+    users[0, :2], users[1, 0], items[1, :2] = (3, 4), 1, (6, 8)
+    bias, everyone = np.array([-7, 0], dtype=np.float32), np.arange(2, dtype=np.int32)
+    factors = Factors(users, items, bias, bias, everyone)
+    tolerance = factors._tolerance(everyone)
+    assert_allclose(tolerance, [1.001 * (5 * 10 + 7) / 1023, 1.001 * (10 + 7) / 1023], rtol=1e-6)
+    vanishing = dataclasses.replace(factors, user_factors=users * 0, item_bias=bias * 0)._tolerance(everyone)
+    assert_allclose(vanishing, 1.001 * 2.0**14 * 2.0**-126, rtol=1e-6)
+    assert tolerance.dtype == factors._fast_scores(everyone).dtype == np.float32

@@ -26,6 +26,13 @@ def test_items_come_by_cosine_without_the_item_itself_and_rarely_rated_ones() ->
     assert similar_items(make_factors(vectors), counts * 0, 0, 5)[0].tolist() == []
 
 
+def test_cosines_that_differ_in_the_tenth_decimal_are_equal_and_many_equal_ones_keep_their_order() -> None:
+    vectors = np.tile(np.array([[1, 0], [1, 1], [1, 1.5e-5]], dtype=np.float32), (20, 1))
+    items, cosines = similar_items(make_factors(vectors), np.full(60, ENOUGH), 0, 60)
+    assert items.tolist() == [item for item in range(1, 60) if item % 3 != 1] + list(range(1, 60, 3))
+    assert set(cosines.tolist()) == {1, round(0.5**0.5, 9)}
+
+
 def test_similar_items_share_a_planted_category_far_more_often_than_by_chance() -> None:
     random = np.random.default_rng(7)
     categories = random.integers(0, 8, 400)

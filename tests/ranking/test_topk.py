@@ -1,5 +1,6 @@
 """Top-K lists against a full sort of the exact scores."""
 
+import re
 from fractions import Fraction
 from typing import Any
 
@@ -10,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_info
 
+from recommender.errors import UserError
 from recommender.ranking import topk
 from recommender.ranking.factors import Factors
-from recommender.ranking.topk import CHUNK, kth_largest_bound, top_k, top_k_of_all
+from recommender.ranking.topk import CHUNK, check_k, kth_largest_bound, top_k, top_k_of_all
 
 Lists = tuple[NDArray[np.int32], NDArray[np.float64]]
 UNIT = 2.0**-24  # relative rounding error of float32
@@ -223,16 +226,19 @@ def test_lists_do_not_depend_on_the_size_of_blocks(interaction: str, monkeypatch
         assert_same(factors.top_k(users, seen, 20), expected)
 
 
-def test_users_are_scored_in_blocks_that_fit_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_are_scored_in_blocks_that_fit_the_limit_with_one_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
     blocks: list[int] = []
 
     def scores(users: NDArray[np.int32]) -> NDArray[np.float64]:
         blocks.append(len(users))
+        assert {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"} == {1}
         return np.zeros((len(users), 10))
 
-    monkeypatch.setattr(topk, "BLOCK_BYTES", 4 * 8 * 10)
-    top_k(np.arange(9, dtype=np.int32), sp.csr_array((9, 10)), 2, scores)
-    assert sorted(blocks) == [1, 4, 4]
+    for users, expected in ((4, [1, 4, 4]), (0.1, [1] * 9)):
+        blocks.clear()
+        monkeypatch.setattr(topk, "BLOCK_BYTES", int(users * 8 * 10))
+        top_k(np.arange(9, dtype=np.int32), sp.csr_array((9, 10)), 2, scores)
+        assert sorted(blocks) == expected
 
 
 @st.composite
@@ -335,18 +341,31 @@ def broken(_: object) -> NDArray[np.float64]:
 def test_no_users_make_empty_lists_and_an_error_while_scoring_is_raised() -> None:
     items, scores = top_k(np.empty(0, dtype=np.int32), sp.csr_array((3, 5)), 4, broken)
     assert items.shape == scores.shape == (0, 4)
+    assert items.dtype == np.int32
     with pytest.raises(ZeroDivisionError):
         top_k(np.arange(3, dtype=np.int32), sp.csr_array((3, 5)), 4, broken)
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_progress_is_shown_on_a_terminal_and_nowhere_else(
-    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_lists_longer_than_the_catalogue_are_refused() -> None:
+    check_k("params.yaml: evaluate.k", 80, 80)
+    with pytest.raises(UserError) as raised:
+        check_k("params.yaml: evaluate.k", 81, 80)
+    assert str(raised.value) == "params.yaml: evaluate.k: must be at most 80, the number of rated items; found 81"
+
+
+@pytest.mark.parametrize(("terminal", "delay"), [(True, 0), (True, 1000), (False, 0)])
+def test_progress_is_shown_on_a_terminal_after_a_while_and_disappears(
+    terminal: bool, delay: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     factors, seen = near_ties(3), sp.csr_array((12, 60), dtype=np.float32)
     expected = factors.top_k(everyone(factors), seen, 5)
     monkeypatch.setattr(topk, "BLOCK_BYTES", 1)  # a user at a time
-    monkeypatch.setattr(topk, "PROGRESS_DELAY", 0)
+    monkeypatch.setattr(topk, "PROGRESS_DELAY", delay)
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
     assert_same(factors.top_k(everyone(factors), seen, 5), expected)
-    assert ("top-K lists: " in capsys.readouterr().err) is terminal
+    shown = capsys.readouterr().err
+    if terminal and not delay:
+        assert re.search(r"top-K lists: .*/12 \[.*block/s\]", shown)
+        assert shown.endswith("\r")
+    else:
+        assert shown == ""
