@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
 Scores = Literal["ratings", "order"]
@@ -24,6 +24,13 @@ def _lower_checksum(value: Any) -> Any:  # noqa: ANN401 - whatever YAML containe
     return value.lower()
 
 
+def _name_or_number(value: Any) -> Any:  # noqa: ANN401 - whatever YAML contained
+    number = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    if value is not None and not number and not (isinstance(value, str) and value):
+        raise ValueError("must be the name of a column, its number from 1 on, none, or null")
+    return value
+
+
 Integer = Annotated[int, BeforeValidator(_refuse_boolean)]
 # YAML 1.1 reads 5e-4 as a string, and DVC writes such numbers: pydantic turns numeric strings into floats.
 Number = Annotated[float, BeforeValidator(_refuse_boolean), Field(allow_inf_nan=False)]
@@ -33,7 +40,7 @@ Count = Annotated[Integer, Field(ge=0, le=10**9)]
 Rating = Annotated[Number, Field(ge=-1e30, le=1e30)]
 Text = Annotated[str, Field(min_length=1)]
 Checksum = Annotated[str, BeforeValidator(_lower_checksum)]
-Column = Annotated[Integer, Field(ge=1, le=100_000)] | Text | None
+Column = Annotated[int | str | None, PlainValidator(_name_or_number)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Dropout = Annotated[Number, Field(ge=0, le=0.99)]
 
@@ -65,7 +72,7 @@ class Own(Section):
     separator: Annotated[str, Field(pattern=r'^([^"\r\n]|::)$')] | None
     header: StrictBool | None
     columns: Columns
-    scale: Annotated[tuple[Rating, Rating], Field(strict=False)] | None
+    scale: tuple[Rating, Rating] | None
     duplicates: Literal["error", "last", "mean", "max"]
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from recommender.data.own.rows import Rows
 from recommender.params import Own
 
 NAMES: Final = ("item_id", "title", "categories")
+CONTROL: Final = r"[\p{Cc}\p{Zl}\p{Zp}\x{202a}-\x{202e}\x{2066}-\x{2069}]+"
 SEPARATORS: Final = ("|", ";", ",")  # of categories, the first that occurs
 
 
@@ -30,16 +31,17 @@ def read_items(file: File | None, own: Own, rated: pa.ChunkedArray) -> pa.Table:
     title = items["title"] if "title" in items.column_names else pa.nulls(len(items), pa.string())
     blank = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(title, "")), "")
     categories = items["categories"] if "categories" in items.column_names else pa.nulls(len(items), pa.string())
-    columns = [items["item_id"], pc.if_else(blank, text, title), pc.fill_null(categories, "")]
+    columns = {"item_id": items["item_id"], "title": pc.if_else(blank, text, title), "categories": categories}
     others = {name: items[name] for name in items.column_names if name not in NAMES}
-    return pa.table(dict(zip(NAMES, columns, strict=True)) | others)
+    shown = {name: _printable(column) for name, column in (columns | others).items() if name != "item_id"}
+    return pa.table({"item_id": items["item_id"], **shown})
 
 
 def _read(file: File, own: Own, id_type: pa.DataType) -> pa.Table:
     """Return the listed items, with ids of the ratings' type."""
     layout = recognize(file, own, ITEMS)
     columns = choose(file, layout, own, ITEMS)
-    reserved = {*NAMES, *ITEMS, *columns.values()}
+    reserved = {*NAMES, *ITEMS, "rating", "score", *columns.values()}
     others = {name: at for at, name in enumerate(layout.names) if layout.header and not {name, at} & reserved}
     rows = Rows(file, layout)
     parts: dict[str, list[pa.Array]] = {name: [] for name in columns | others}
@@ -68,6 +70,11 @@ def _read(file: File, own: Own, id_type: pa.DataType) -> pa.Table:
         fits = pc.and_(pc.match_substring_regex(ids, WHOLE), pc.less(pc.utf8_length(ids), 19))
         ids, table = ids.filter(fits), table.filter(fits)
     return table.add_column(0, "item_id", ids.cast(id_type))
+
+
+def _printable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return texts without what could command a terminal or turn text around."""
+    return pc.replace_substring_regex(pc.fill_null(column, ""), CONTROL, " ")
 
 
 def _separator(categories: pa.ChunkedArray) -> str | None:
