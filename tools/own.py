@@ -50,6 +50,9 @@ def main() -> None:
         raise
     reproduce()
     results.main()
+    print(
+        "Next: `make ranking DATASET=own` trains the ranking model, `make explore` shows it, `make recommend USER=...` lists"
+    )
 
 
 def columns(text: str) -> dict[str, str | int | None]:

@@ -61,7 +61,7 @@ def other_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             values |= {f"data.own.{name}": own[name] for name in own if name not in ("ratings", "items")}
         else:
             values["data.sha256"] = values["data.sha256"] or RELEASES[values["data.dataset"]].sha256
-    return [f"{name}: {then.get(name)}" for name in {**then, **here} if then.get(name) != here.get(name)]
+    return [f"{name}: {then.get(name)}" for name in then if then[name] != here.get(name)]
 
 
 def show(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:

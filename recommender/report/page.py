@@ -133,7 +133,7 @@ def draw(run: Run) -> dict[str, list[Chart]]:
     parts = {"loss": "train", "val_loss": "validation" if "validation_ratings" in run.split else "test"}
     losses = {part: run.history[column] for column, part in parts.items() if column in run.history}
     mapped = popular[:MAPPED]
-    genres = [run.items["categories"][item].as_py().split("|")[0] for item in mapped]
+    genres = [run.items["categories"][item].as_py().split("|")[0] or "no category" for item in mapped]
     models = [(name.replace("_", " "), at_k) for name, at_k in run.at_k.items()]
     with style():
         drawn = {

@@ -22,7 +22,7 @@ SEPARATORS: Final = ("::", "\t", ",", ";", "|", " ")
 LETTER: Final = "\x1f"  # in place of a separator of two letters, which no parser takes
 KINDS: Final = {b"<": "a web page or XML", b"[": "a JSON array; write one object a line", b"%PDF": "a PDF file"}
 ENCODINGS: Final = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
-TYPED: Final = re.compile(r"(.+):(token|token_seq|float|float_seq)")  # a header of RecBole's atomic files
+TYPED: Final = re.compile(r"(.+):(token|token_seq|float|float_seq)$")  # a header of RecBole's atomic files
 VALUE: Final = re.compile(r"\s*([-+]?[\d.]+(e[-+]?\d+)?|\d{4}-\d\d-\d\d.*)\s*", re.IGNORECASE)  # a number or a date
 
 ITEM: Final = (

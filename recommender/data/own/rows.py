@@ -62,10 +62,10 @@ class Rows:
 
         def prepare(data: bytes | memoryview) -> bytes:
             nonlocal held, ended
-            text, held = held + bytes(data), b""
-            if len(data) and len(layout.separator) > 1 and text.endswith(layout.separator[:1].encode()):
+            text = (held + bytes(data)).replace(layout.separator.encode(), separator.encode())
+            held = b""
+            if len(data) and separator == LETTER and text.endswith(layout.separator[:1].encode()):
                 text, held = text[:-1], text[-1:]  # the other half may follow
-            text = text.replace(layout.separator.encode(), separator.encode())
             if not len(data) and not ended and layout.quoted:
                 text, ended = text + b"\n" + last, True
             return text
