@@ -50,9 +50,7 @@ def main() -> None:
         raise
     reproduce()
     results.main()
-    print(
-        "Next: `make ranking DATASET=own` trains the ranking model, `make explore` shows it, `make recommend USER=...` lists"
-    )
+    print("Next: `make ranking DATASET=own` trains the ranking model; `make recommend USER=...`; `make explore`")
 
 
 def columns(text: str) -> dict[str, str | int | None]:

@@ -28,8 +28,8 @@ def filter_ratings(ratings: pa.Table, data: Data) -> tuple[pa.Table, dict[str, i
         removed["min_ratings"] = len(ratings) - len(rows)
         ratings = ratings.take(pa.array(rows))
     if not len(ratings):
-        shown = " and ".join(f"data.{name} {count}" for name, count in removed.items())
-        raise UserError(f"params.yaml: no rating is left: of all, {shown} removes; lower these parameters")
+        shown = " and ".join(f"data.{name} removes {count}" for name, count in removed.items())
+        raise UserError(f"params.yaml: no rating is left: {shown}; choose less")
     return ratings, removed
 
 

@@ -8,7 +8,6 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
 from recommender.data.download import ELSEWHERE, receiver
 from recommender.data.own.files import File
@@ -26,7 +25,7 @@ def sources(own: Own) -> Iterator[tuple[str, str, str | None, str | None, str]]:
         given: str | None = getattr(own, key)
         if given is not None:
             source, inner = re.fullmatch(r"(?is)(.*?)(?:(?<=\.zip)#(.+))?", given).groups()  # type: ignore[union-attr]
-            name = Path(unquote(urlsplit(source).path) if "://" in source else source).name
+            name = Path(source.split("?")[0] if "://" in source else source).name
             yield f"data.own.{key}", source, inner, sha256, f"{key}/{name}"
 
 

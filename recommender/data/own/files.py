@@ -16,7 +16,7 @@ from recommender.errors import UserError
 
 START: Final = 2**17  # bytes that a file is recognized by
 CODECS: Final = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
-ZIP: Final = b"PK\x03\x04"
+ZIPS: Final = (b"PK\x03\x04", b"PK\x05\x06")  # the second is empty
 FIX: Final = "correct the file, then run `make own` again"
 
 
@@ -42,13 +42,13 @@ class File:
         """Turn what a damaged file raises into a `UserError`."""
         try:
             yield
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-            self.refuse(f"cannot be unpacked: {error}")
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, pa.ArrowInvalid) as error:
+            self.refuse(f"cannot be read: {error}")
 
     def open(self) -> pa.NativeFile:
         """Open the file at its start, without its compression."""
         stream: IO[bytes] = self._stored()
-        if stream.read(4) == ZIP:
+        if stream.read(4) in ZIPS:
             stream = self._member(stream)
         else:
             stream.seek(0)

@@ -91,10 +91,9 @@ def recognize(file: File, own: Own, roles: Sequence[str]) -> Layout:
         return Layout("json", tuple(dict.fromkeys(name for line in lines for name in _keys(line))))
     given = own if roles == RATINGS else None
     separator = (given and given.separator) or _separator(lines)
-    if separator is None:
-        file.refuse(
-            f"line 1 is {lines[0].rstrip()!r:.80}, where no separator of columns is found", "set data.own.separator"
-        )
+    if separator is None or separator not in lines[0]:
+        wanted = "a separator of columns" if separator is None else repr(separator)
+        file.refuse(f"line 1 is {lines[0].rstrip()!r:.80}, without {wanted}", "set data.own.separator")
     typed = all(TYPED.fullmatch(name) for name in lines[0].rstrip("\r\n").split(separator))
     quoted = separator != "::" and not typed
     parser = fields(lines, separator, quoted=quoted)
@@ -102,7 +101,7 @@ def recognize(file: File, own: Own, roles: Sequence[str]) -> Layout:
     skip, rest = parser.line_num, list(parser)
     header = given.header if given and given.header is not None else typed or _header(first, rest, own, roles)
     if header is None:
-        file.refuse(f"line 1 is {lines[0].rstrip()!r:.80}: names of columns or values?", "set data.own.header")
+        file.refuse(f"line 1 is {lines[0].rstrip()!r:.80}: names of columns or values?", "set data.own.header to true or false")
     if not header:
         return Layout("text", tuple(map(str, range(1, len(first) + 1))), False, separator, quoted, 0)
     names = tuple(TYPED.sub(r"\1", name.strip()) if typed else name.strip() for name in first)
@@ -152,9 +151,10 @@ def choose(file: File, layout: Layout, own: Own, roles: Sequence[str]) -> dict[s
 
 def _keys(line: str) -> list[str]:
     try:
-        return list(json.loads(line))
+        record = json.loads(line)
     except ValueError:
         return []  # the reader names the line
+    return list(record) if isinstance(record, dict) else []
 
 
 def _separator(lines: list[str]) -> str | None:

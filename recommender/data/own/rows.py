@@ -156,7 +156,8 @@ class Rows:
             if len(row) != len(layout.names):
                 shown = layout.separator.join(row)
                 expected = f"{len(layout.names)} are expected, separated by {layout.separator!r}"
-                self.file.refuse(f"line {line}: has {len(row)} columns where {expected}: {shown!r:.80}")
+                hint = "; is a quote not closed?" if "\n" in shown else ""
+                self.file.refuse(f"line {line}: has {len(row)} columns where {expected}: {shown!r:.80}{hint}")
             for role, value in ((role, row[position]) for role, position in columns.items()):
                 if isinstance(value, str) and any("\udc80" <= letter <= "\udcff" for letter in value):
                     self.file.refuse(f"line {line}: is not UTF-8 text: {value!r:.80}", TO_UTF8)
