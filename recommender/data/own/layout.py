@@ -101,7 +101,9 @@ def recognize(file: File, own: Own, roles: Sequence[str]) -> Layout:
     skip, rest = parser.line_num, list(parser)
     header = given.header if given and given.header is not None else typed or _header(first, rest, own, roles)
     if header is None:
-        file.refuse(f"line 1 is {lines[0].rstrip()!r:.80}: names of columns or values?", "set data.own.header to true or false")
+        file.refuse(
+            f"line 1 is {lines[0].rstrip()!r:.80}: names of columns or values?", "set data.own.header to true or false"
+        )
     if not header:
         return Layout("text", tuple(map(str, range(1, len(first) + 1))), False, separator, quoted, 0)
     names = tuple(TYPED.sub(r"\1", name.strip()) if typed else name.strip() for name in first)
