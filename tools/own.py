@@ -21,7 +21,7 @@ from recommender.paths import ARCHIVE, LISTED_ITEMS, PARAMS, RATINGS
 from recommender.storage import read_table, write_text
 from tools import results
 from tools.console import show_table
-from tools.preset import preset
+from tools.preset import presets
 
 SHOWN: Final = 5  # rows
 COLUMNS: Final = tuple(Columns.model_fields)
@@ -44,7 +44,7 @@ def main() -> None:
         params = load_params().train
         if pc.count_distinct(ratings["rating"]).as_py() == 1 and params.section.scores == "ratings":
             print(f"All ratings are the same (implicit data), which {params.model} cannot predict: softmax_mf ranks.\n")
-            set_parameters(preset("ranking", "own"))
+            set_parameters(presets("own")["ranking"])
     except BaseException:
         write_text(PARAMS, before)
         raise
