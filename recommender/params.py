@@ -31,6 +31,12 @@ def _name_or_number(value: Any) -> Any:  # noqa: ANN401 - whatever YAML containe
     return value
 
 
+def _separator(value: Any) -> Any:  # noqa: ANN401 - whatever YAML contained
+    if not isinstance(value, str) or (value != "::" and (len(value) != 1 or value in '"\r\n')):
+        raise ValueError("must be one character, neither a quote nor a line end, or '::'")
+    return value
+
+
 Integer = Annotated[int, BeforeValidator(_refuse_boolean)]
 # YAML 1.1 reads 5e-4 as a string, and DVC writes such numbers: pydantic turns numeric strings into floats.
 Number = Annotated[float, BeforeValidator(_refuse_boolean), Field(allow_inf_nan=False)]
@@ -69,7 +75,7 @@ class Own(Section):
     items: Text | None
     sha256: Checksum | None
     items_sha256: Checksum | None
-    separator: Annotated[str, Field(pattern=r'^([^"\r\n]|::)$')] | None
+    separator: Annotated[str, BeforeValidator(_separator)] | None
     header: StrictBool | None
     columns: Columns
     scale: tuple[Rating, Rating] | None

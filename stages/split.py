@@ -21,7 +21,7 @@ def main() -> None:
     params = load_params()
     ratings = read_table(RATINGS, ["user_id", "item_id", "rating", "timestamp"])
     ratings, removed = filter_ratings(ratings, params.data)
-    indexed, users, items = encode(ratings, read_table(LISTED_ITEMS))
+    indexed, users, items = encode(ratings, read_table(LISTED_ITEMS, ["item_id", "title", "categories"], others=True))
     parts = METHODS[params.split.method](indexed, params.split)
     columns = indexed.select(["user", "item", "rating"])
     if params.data.dataset == "own":

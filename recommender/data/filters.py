@@ -27,7 +27,7 @@ def filter_ratings(ratings: pa.Table, data: Data) -> tuple[pa.Table, dict[str, i
                 rows = rows[np.bincount(own, minlength=1)[own] >= minimum]
         removed["min_ratings"] = len(ratings) - len(rows)
         ratings = ratings.take(pa.array(rows))
-    if not len(ratings):
+    if removed and not len(ratings):
         shown = " and ".join(f"data.{name} removes {count}" for name, count in removed.items())
         raise UserError(f"params.yaml: no rating is left: {shown}; choose less")
     return ratings, removed

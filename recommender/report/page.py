@@ -105,6 +105,7 @@ def render(run: Run) -> str:
     """Return the page: HTML that needs no other file."""
     strict = jinja2.StrictUndefined
     environment = jinja2.Environment(autoescape=True, undefined=strict, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["one_line"] = lambda value: one_line(str(value))
     similar, median_cosine = nearest(run)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         run=run,
@@ -247,6 +248,6 @@ def users(run: Run) -> list[dict[str, Any]]:
         recommended = run.recommendations.take(pa.array(rows))
         named = run.items.take(pc.index_in(recommended["item_id"], run.items["item_id"].combine_chunks()))
         recommendations = named.append_column("score", recommended["score"]).to_pylist()
-        shown = {"id": one_line(str(run.user_ids[user])), "ratings": len(own), "favourites": favourites.to_pylist()}
+        shown = {"id": run.user_ids[user], "ratings": len(own), "favourites": favourites.to_pylist()}
         listed.append({**shown, "recommendations": recommendations})
     return listed

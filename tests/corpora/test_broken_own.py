@@ -341,3 +341,12 @@ def test_a_rating_model_on_implicit_data(workspace: Path, ending: Ending) -> Non
     for stage in (fetch, extract, split):
         stage.main()
     assert "train.model: mf predicts ratings, but all ratings are the same" in ending(train.main)
+
+
+def test_a_file_that_cannot_be_read(workspace: Path, ending: Ending, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    place(workspace, Case(GOOD, ""))
+    monkeypatch.setattr(hashlib, "file_digest", refuse)
+    assert ending(fetch.main) == "ratings.csv: cannot be read: Permission denied; give the path of a file with ratings"
