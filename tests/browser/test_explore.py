@@ -97,6 +97,12 @@ def test_picking_a_user_changes_history_and_recommendations(app: "Page") -> None
 
 
 @pytest.mark.browser
+def test_titles_are_shown_as_they_are_where_streamlit_takes_markdown() -> None:
+    from tools.explore import markdown
+
+    assert markdown("M*A*S*H [x](y) $1 :fire: É 1.") == r"M\*A\*S\*H \[x\]\(y\) \$1 \:fire\: É 1\."
+
+
 def test_liking_three_movies_changes_the_list_each_time(app: "Page") -> None:
     tab(app, "A new user").get_by_text("Choose some items").wait_for()
     lists = []

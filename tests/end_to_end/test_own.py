@@ -131,6 +131,9 @@ def test_make_own_sets_the_parameters_and_runs(repository: Repository, books: tu
     params = yaml.safe_load((repository.folder / "params.yaml").read_text())
     assert params["data"]["own"]["sha256"] == sha256(books[0])
     assert params["train"]["model"] == "mf"
+    (repository.folder / "ratings.csv").write_text("user,item,rating\n")
+    changed = repository.attempt(sys.executable, "-m", "tools.environment", "--check")
+    assert "error: ratings.csv: has changed: its SHA-256 is" in changed.stderr
     (repository.folder / "broken.csv").write_text("user,item,rating\n1,2,x\n")
     saved = (repository.folder / "params.yaml").read_text()
     failed = repository.attempt(*command, "--", "broken.csv")

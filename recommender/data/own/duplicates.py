@@ -26,14 +26,12 @@ def without_duplicates(
     Of each pair, the last in time is kept and, of the same time or without times, the last in the file: for ``max`` of
     those with the highest rating, and for ``mean`` with the mean as its rating.
     """
-    pairs = users[0].astype(np.int64)
-    pairs *= len(items[1])
-    pairs += items[0]
-    ordered = np.sort(pairs)
-    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    del ordered
+    pairs = _pairs(users, items)
+    pairs.sort()  # in place, and computed again below: memory is short here
+    repeated = np.unique(pairs[1:][pairs[1:] == pairs[:-1]])
     if not len(repeated):
         return None, rating
+    pairs = _pairs(users, items)
     of_repeated = np.flatnonzero(pc.is_in(pa.array(pairs), value_set=pa.array(repeated)))
     pairs = pairs[of_repeated]
     if policy == "error":
@@ -60,3 +58,11 @@ def without_duplicates(
         new[of_repeated] = means[groups]
         rating = pa.chunked_array([new])
     return kept, rating
+
+
+def _pairs(users: Coded, items: Coded) -> NDArray[np.int64]:
+    """Return a number for each row's user and item."""
+    pairs = users[0].astype(np.int64)
+    pairs *= len(items[1])
+    pairs += items[0]
+    return pairs

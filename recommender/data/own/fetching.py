@@ -37,9 +37,7 @@ def files(own: Own, archive: Path) -> list[File]:
 def fetch(own: Own, archive: Path) -> bool:
     """Fetch the files and return True, or False where the archive has those with the right checksums."""
     listed = list(sources(own))
-    for _, source, _, sha256, name in listed:
-        if Path(source).is_file():
-            _check(name, source, sha256, checksum(Path(source)))
+    check_local(own)
     if _checksums(archive) == {name: sha256 for *_, sha256, name in listed}:
         return False
     archive.parent.mkdir(parents=True, exist_ok=True)
@@ -56,6 +54,13 @@ def fetch(own: Own, archive: Path) -> bool:
             with path.open("rb") as file, packed.open(zipfile.ZipInfo(name), "w", force_zip64=True) as member:
                 shutil.copyfileobj(file, member, CHUNK)
     return True
+
+
+def check_local(own: Own) -> None:
+    """Refuse files on this machine that are not what their checksums say; those that are gone are no longer needed."""
+    for _, source, _, sha256, name in sources(own):
+        if Path(source).is_file():
+            _check(name, source, sha256, checksum(Path(source)))
 
 
 def checksum(path: Path) -> str:

@@ -52,6 +52,7 @@ def read_ratings(file: File, own: Own) -> pa.Table:
     timestamp = pa.chunked_array(parts.pop("timestamp", [pa.nulls(count, pa.int64())]))
     if not timestamp.null_count and pc.max(timestamp).as_py() >= MILLISECONDS:
         timestamp = pc.divide(timestamp, 1000)
+    pa.default_memory_pool().release_unused()
     kept, rating = without_duplicates(rows, users, items, rating, timestamp, own.duplicates)
     if kept is not None:
         print(f"{file.name}: {np.count_nonzero(~kept)} repeated ratings are left out", file=sys.stderr)
