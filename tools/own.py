@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 from dvc.utils.serialize import modify_yaml
 from rich.markup import escape
 
-from recommender.data.own.fetching import checksum, files
+from recommender.data.own.fetching import checksum, download, files, sources
 from recommender.data.own.layout import ITEMS, choose, recognize
 from recommender.data.own.layout import RATINGS as ROLES
 from recommender.errors import UserError, one_line, run
@@ -67,16 +68,17 @@ def columns(text: str) -> dict[str, str | int | None]:
 
 
 def set_source(ratings: str, items: str | None, names: dict[str, str | int | None]) -> None:
-    """Select the files and pin what they contain now; of what is not a local file, the checksum stays as it is."""
+    """Select the files and pin what they contain now."""
     values: dict[str, Any] = {"dataset": "own", "own.ratings": ratings, "own.items": items}
-    for key, source in (("own.sha256", ratings), ("own.items_sha256", items)):
-        if source is None:
-            values[key] = None
-        elif "://" not in source:
-            values[key] = checksum(Path(source.partition(".zip#")[0] + ".zip" if ".zip#" in source else source))
-    set_parameters(
-        {f"data.{name}": value for name, value in (values | {f"own.columns.{k}": v for k, v in names.items()}).items()}
-    )
+    values |= {"own.sha256": None, "own.items_sha256": None} | {
+        f"own.columns.{role}": name for role, name in names.items()
+    }
+    set_parameters({f"data.{name}": value for name, value in values.items()})
+    with tempfile.TemporaryDirectory() as folder:
+        for parameter, source, *_ in sources(load_params().data.own):
+            path = Path(source) if "://" not in source else download(source, Path(folder) / "file", parameter)
+            key = "data.own.sha256" if parameter == "data.own.ratings" else "data.own.items_sha256"
+            set_parameters({key: checksum(path)})
 
 
 def set_parameters(values: dict[str, Any]) -> None:

@@ -49,7 +49,7 @@ def fetch(own: Own, archive: Path) -> bool:
         for parameter, source, _, sha256, name in listed:
             path = Path(source)
             if not path.is_file():
-                path = _download(source, Path(folder) / "download", parameter)
+                path = download(source, Path(folder) / "download", parameter)
                 _check(name, source, sha256, checksum(path))
             with path.open("rb") as file, packed.open(zipfile.ZipInfo(name), "w", force_zip64=True) as member:
                 shutil.copyfileobj(file, member, CHUNK)
@@ -72,7 +72,8 @@ def checksum(path: Path) -> str:
         raise UserError(f"{path}: cannot be read: {error.strerror}; give the path of a file with ratings") from None
 
 
-def _download(source: str, path: Path, parameter: str) -> Path:
+def download(source: str, path: Path, parameter: str) -> Path:
+    """Fetch a file from an address to a path, whatever it contains; messages name the parameter with the address."""
     try:
         receiver(source, LIMIT)(source, path)
     except UserError as error:  # which is about a release's archive
