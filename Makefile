@@ -8,7 +8,7 @@ DATA = $(if $(DATASET),--dataset "$(DATASET)") $(if $(ARCHIVE),--archive "$(ARCH
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 
 .PHONY: help repro report test test-slow test-browser messages fuzz audit lint check lock environment docs recommend explore \
-	ranking rating compare sweep show notebook bench tune comparison fold-in pictures
+	own ranking rating compare sweep show notebook bench tune comparison fold-in pictures
 
 repro: $(ENV)  ## fetch, extract, split, train, evaluate, recommend and report, then print the results
 	@$(RUN) python -m tools.environment --check
@@ -22,7 +22,7 @@ report: $(ENV)  ## draw reports/index.html, the page about the data, the model a
 	$(RUN) dvc repro report
 
 recommend: $(ENV)  ## USER=42 [K=10]: print a user's favourites and recommendations
-	@$(RUN) python -m stages.recommend --user $(if $(filter command line,$(origin USER)),$(USER),$(error say which user: make recommend USER=42)) $(if $(K),--k $(K))
+	@$(RUN) python -m stages.recommend --user=$(if $(filter command line,$(origin USER)),"$(USER)",$(error say which user: make recommend USER=42)) $(if $(K),--k $(K))
 
 explore: $(VENV)/.installed-explore  ## [PORT=8501]: open a local app to look at users, items and recommendations
 	@$(RUN) python -m streamlit run tools/explore.py $(if $(PORT),--server.port $(PORT))
@@ -32,6 +32,9 @@ ranking: $(ENV)  ## [DATASET= ARCHIVE=path/to/ml-1m.zip]: run the pipeline with 
 
 rating: $(ENV)  ## [DATASET= ARCHIVE=path/to/ml-1m.zip]: run the pipeline with the parameters chosen for predicting ratings
 	@$(RUN) python -m tools.preset rating $(DATA)
+
+own: $(ENV)  ## RATINGS=ratings.csv [ITEMS=items.csv COLUMNS="user=reader item=isbn"]: run the pipeline on files of your own
+	@$(RUN) python -m tools.own $(if $(ITEMS),--items "$(ITEMS)") --columns "$(COLUMNS)" -- "$(or $(RATINGS),$(error say which file: make own RATINGS=ratings.csv))"
 
 sweep: $(ENV)  ## SET="train.mf.epochs=5,10 train.mf.l2=1e-6,1e-5" [JOBS=1 SORT=map]: run all combinations, show them sorted
 	@$(RUN) python -m tools.sweep $(or $(SET),$(error say what to vary: make sweep SET="train.mf.epochs=5,10")) $(if $(JOBS),--jobs $(JOBS)) $(if $(SORT),--sort $(SORT))

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.measure import Measurement, measure, run_stage, workspace
+from recommender.data.movielens import RELEASES
 from recommender.errors import UserError, run
 from recommender.paths import METRICS, SPLIT_METRICS, STAGES, TRAIN_METRICS
 from recommender.storage import read_json, write_json, write_text
@@ -52,7 +53,7 @@ Seconds = NDArray[np.float64]  # of one command in each round
 
 def main() -> None:
     """Measure and report."""
-    parser = source_parser("make bench", __doc__)
+    parser = source_parser("make bench", __doc__, tuple(RELEASES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--growth", type=int, nargs="*", default=[100_000, 300_000], help="synthetic ratings")
     arguments = parser.parse_args()

@@ -68,7 +68,7 @@ def ease_input(train: Interactions, settings: dict[str, Any]) -> sp.csr_array:
     """Return EASE's input: base ** (rating - 4) where a base is set, else 1 for ratings of at least min_rating."""
     if "base" not in settings:
         return liked(train, settings["min_rating"])
-    weights = train.matrix().astype(np.float64)
+    weights = train.as_stars().matrix().astype(np.float64)
     weights.data = np.power(settings["base"], weights.data - 4)
     return weights
 
@@ -79,7 +79,7 @@ def als(
     """Train implicit's alternating least squares (Hu, Koren and Volinsky, ICDM 2008) with weights base^(rating - 4)."""
     from implicit.cpu.als import AlternatingLeastSquares
 
-    weights = np.power(base, train.ratings - 4).astype(np.float32)
+    weights = np.power(base, train.as_stars().ratings - 4).astype(np.float32)
     with threadpool_limits(1, "blas"):  # as implicit asks for: it has threads of its own
         model = AlternatingLeastSquares(
             factors=factors, regularization=regularization, alpha=alpha, iterations=iterations, random_state=SEED

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
 Scores = Literal["ratings", "order"]
@@ -24,11 +24,29 @@ def _lower_checksum(value: Any) -> Any:  # noqa: ANN401 - whatever YAML containe
     return value.lower()
 
 
+def _name_or_number(value: Any) -> Any:  # noqa: ANN401 - whatever YAML contained
+    number = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    if value is not None and not number and not (isinstance(value, str) and value):
+        raise ValueError("must be the name of a column, its number from 1 on, none, or null")
+    return value
+
+
+def _separator(value: Any) -> Any:  # noqa: ANN401 - whatever YAML contained
+    if not isinstance(value, str) or (value != "::" and (len(value) != 1 or value in '"\r\n')):
+        raise ValueError("must be one character, neither a quote nor a line end, or '::'")
+    return value
+
+
 Integer = Annotated[int, BeforeValidator(_refuse_boolean)]
 # YAML 1.1 reads 5e-4 as a string, and DVC writes such numbers: pydantic turns numeric strings into floats.
 Number = Annotated[float, BeforeValidator(_refuse_boolean), Field(allow_inf_nan=False)]
 Seed = Annotated[Integer, Field(ge=0, le=2**32 - 1)]
 ListLength = Annotated[Integer, Field(ge=1, le=1000)]
+Count = Annotated[Integer, Field(ge=0, le=10**9)]
+Rating = Annotated[Number, Field(ge=-1e30, le=1e30)]
+Text = Annotated[str, Field(min_length=1)]
+Checksum = Annotated[str, BeforeValidator(_lower_checksum)]
+Column = Annotated[int | str | None, PlainValidator(_name_or_number)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Dropout = Annotated[Number, Field(ge=0, le=0.99)]
 
@@ -39,12 +57,71 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Columns(Section):
+    """Which columns of own files are what: names, or numbers from 1; none: there is no such column."""
+
+    user: Column
+    item: Column
+    rating: Column
+    timestamp: Column
+    title: Column
+    categories: Column
+
+
+class Own(Section):
+    """The user's own files, read where data.dataset is own."""
+
+    ratings: Text | None
+    items: Text | None
+    sha256: Checksum | None
+    items_sha256: Checksum | None
+    separator: Annotated[str, BeforeValidator(_separator)] | None
+    header: StrictBool | None
+    columns: Columns
+    scale: tuple[Rating, Rating] | None
+    duplicates: Literal["error", "last", "mean", "max"]
+
+    @model_validator(mode="after")
+    def _scale_rises(self) -> Self:
+        if self.scale and self.scale[0] > self.scale[1]:
+            rule = "the lowest rating must not be above the highest"
+            raise PydanticCustomError("conflict", f"data.own.scale: {rule}; found {list(self.scale)}")
+        return self
+
+
+class MinRatings(Section):
+    """How many ratings users and items must have to be kept."""
+
+    user: Count
+    item: Count
+
+
 class Data(Section):
     """Which ratings to use and where to get them."""
 
-    dataset: Literal["ml-100k", "ml-latest-small", "ml-1m"]
-    archive: Annotated[str, Field(min_length=1)] | None
-    sha256: Annotated[str, BeforeValidator(_lower_checksum)] | None
+    dataset: Literal["ml-100k", "ml-latest-small", "ml-1m", "own"]
+    archive: Text | None
+    sha256: Checksum | None
+    own: Own
+    min_ratings: MinRatings
+    min_rating_value: Rating | None
+
+    @model_validator(mode="after")
+    def _own_ratings(self) -> Self:
+        if self.dataset == "own" and self.own.ratings is None:
+            rule = "must be a path or URL where data.dataset is own: `make own RATINGS=ratings.csv` sets it"
+            raise PydanticCustomError("conflict", f"data.own.ratings: {rule}; found None")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The release, or the file with the user's ratings."""
+        return re.split(r"[/\\]", self.own.ratings)[-1] if self.dataset == "own" and self.own.ratings else self.dataset
+
+    @property
+    def things(self) -> str:
+        """What is rated, in words."""
+        return "items" if self.dataset == "own" else "movies"
 
 
 class Split(Section):

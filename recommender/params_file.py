@@ -83,6 +83,7 @@ def _explain(problem: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
         return f"{key} must be a section with the keys {', '.join(_known_keys(problem['loc']))}; {found}"
     message = problem["msg"].removeprefix("Value error, ")
     message = message.replace("a valid boolean", "true or false").replace("False, True", "false, true")
+    message = message.replace("a valid tuple", "a list of the lowest and the highest")
     return f"{key}: {message[0].lower() + message[1:]}; {found}"
 
 

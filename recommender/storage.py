@@ -136,16 +136,16 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
-def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file, or some of its columns."""
+def read_table(path: Path, columns: list[str] | None = None, *, others: bool = False) -> pa.Table:
+    """Read a Parquet file, or some of its columns, or all where it has these and `others`."""
     with _reading(path):
         # Not pq.read_table, which also reads a folder of files and whose error for a missing column is a page long.
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             missing = set(columns or ()) - set(file.schema_arrow.names)
             if missing:
                 raise ValueError(f"no column {', '.join(sorted(missing))}")
-            table = file.read(columns)
-        return table.select(columns) if columns else table
+            table = file.read(None if others else columns)
+        return table.select(columns) if columns and not others else table
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -1,6 +1,9 @@
-"""Parse the archive's ratings and items into two checked tables."""
+"""Parse the archive's ratings and items into two checked tables, from a release or from own files."""
 
 from recommender.data.movielens import RELEASES
+from recommender.data.own.fetching import files as own_files
+from recommender.data.own.items import read_items
+from recommender.data.own.ratings import read_ratings
 from recommender.data.tables import extract
 from recommender.environment import check_environment
 from recommender.errors import run
@@ -12,7 +15,13 @@ from recommender.storage import write_table
 def main() -> None:
     """Parse the fetched archive in the layout of the release that ``params.yaml`` names."""
     check_environment("tables")
-    ratings, items = extract(ARCHIVE, RELEASES[load_params().data.dataset])
+    data = load_params().data
+    if data.dataset == "own":
+        listed = own_files(data.own, ARCHIVE)
+        ratings = read_ratings(listed[0], data.own)
+        items = read_items(listed[1] if len(listed) > 1 else None, data.own, ratings["item_id"])
+    else:
+        ratings, items = extract(ARCHIVE, RELEASES[data.dataset])
     write_table(RATINGS, ratings)
     write_table(LISTED_ITEMS, items)
 

@@ -4,6 +4,7 @@ import sys
 
 from recommender.data.download import fetch
 from recommender.data.movielens import RELEASES
+from recommender.data.own.fetching import fetch as fetch_own
 from recommender.errors import run
 from recommender.params_file import load_params
 from recommender.paths import ARCHIVE
@@ -12,6 +13,9 @@ from recommender.paths import ARCHIVE
 def main() -> None:
     """Fetch the archive that ``params.yaml`` names, unless it is here already."""
     data = load_params().data
+    if data.dataset == "own":
+        fetch_own(data.own, ARCHIVE)
+        return
     release = RELEASES[data.dataset]
     fetched = fetch(data.archive or release.source, data.sha256 or release.sha256, ARCHIVE, release.limit)
     if data.archive is not None and not fetched:

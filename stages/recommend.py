@@ -17,7 +17,7 @@ def main() -> None:
     check_environment("tables")
     parser = argparse.ArgumentParser(prog="python -m stages.recommend", description=__doc__)
     who = parser.add_mutually_exclusive_group()
-    who.add_argument("--user", type=int, metavar="ID", help="show this user and write nothing")
+    who.add_argument("--user", metavar="ID", help="show this user and write nothing")
     who.add_argument("--likes", nargs="+", metavar="TITLE", help="show a new user who likes these, and write nothing")
     parser.add_argument("--k", type=int, help="number of items (default: recommend.k of params.yaml)")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -7,9 +7,10 @@ import numpy as np
 
 from recommender.data.interactions import Interactions
 from recommender.environment import check_environment
-from recommender.errors import run
+from recommender.errors import UserError, run
 from recommender.models.core.saving import save_model
 from recommender.models.core.training import Parts, train
+from recommender.params import MODELS
 from recommender.params_file import load_params
 from recommender.paths import HISTORY, ITEMS, TEST, TRAIN, TRAIN_METRICS, VALIDATION
 from recommender.ranking import fold_in
@@ -21,6 +22,10 @@ def main() -> None:
     check_environment("training")
     params = load_params().train
     train_part, validation, test = (Interactions.read(path) for path in (TRAIN, VALIDATION, TEST))
+    if train_part.implicit and params.section.scores == "ratings":
+        ranking = " or ".join(name for name in MODELS if getattr(params, name).scores == "order")
+        found = "all ratings are the same, which is implicit data"
+        raise UserError(f"train.model: {params.model} predicts ratings, but {found}; set it to {ranking}, which ranks")
     item_ids = read_table(ITEMS, ["item_id"])["item_id"].to_numpy()
     item_order = np.argsort(np.argsort(item_ids, kind="stable"), kind="stable").astype(np.int32)
     trained = train(Parts(train_part, validation, test, item_order), params)

@@ -36,6 +36,8 @@ CHOICES = {name: get_args(kind) for name, kind in TYPES.items() if get_origin(ki
 SWITCHES = [name for name, value in DEFAULTS.items() if type(value) is bool and name not in CHOICES]
 # Of each number: the highest that is too low, the lowest, the highest, the lowest that is too high.
 RANGES: dict[str, tuple[float, float, float, float]] = {
+    "user": (-1, 0, 10**9, 10**9 + 1),
+    "item": (-1, 0, 10**9, 10**9 + 1),
     "test_size": (0, 1e-9, 0.999999, 1),
     "validation_size": (-1e-9, 0, 0.999999, 1),
     "seed": (-1, 0, 2**32 - 1, 2**32),
@@ -109,7 +111,7 @@ def test_the_section_of_the_model_in_use_is_found(load: Load) -> None:
 
 
 def test_choices_are_those_that_the_code_has() -> None:
-    assert set(CHOICES["data.dataset"]) == set(RELEASES)
+    assert set(CHOICES["data.dataset"]) == {*RELEASES, "own"}
     assert set(CHOICES["split.method"]) == set(METHODS)
     assert set(CHOICES["train.early_stopping.metric"]) <= set(COLUMNS)
 

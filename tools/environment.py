@@ -14,6 +14,7 @@ from typing import Final
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from recommender.data.own.fetching import check_local
 from recommender.environment import check_environment
 from recommender.errors import UserError, run
 from recommender.params_file import load_params
@@ -32,7 +33,9 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="check params.yaml and what is installed; write nothing")
     arguments = parser.parse_args()
     if arguments.check:
-        load_params()  # which reports all mistakes at once, and before the first stage runs
+        data = load_params().data  # which reports all mistakes at once, and before the first stage runs
+        if data.dataset == "own":
+            check_local(data.own)  # DVC does not know where they came from
         for group in ENVIRONMENT_GROUPS:
             check_environment(group)
         return

@@ -18,7 +18,7 @@ from tools.console import call
 
 
 def source_parser(
-    program: str, description: str | None, datasets: Sequence[str] = tuple(RELEASES)
+    program: str, description: str | None, datasets: Sequence[str] = (*RELEASES, "own")
 ) -> argparse.ArgumentParser:
     """Return a parser with the options that `data_source` takes; the first data set is the default."""
     parser = argparse.ArgumentParser(prog=program, description=description)
@@ -33,6 +33,8 @@ def data_source(dataset: str, archive: str | None, sha256: str | None) -> dict[s
 
     `archive` is the copy's path or address. The checksum of a path is computed where `sha256` is None.
     """
+    if dataset == "own":
+        return {"data.dataset": dataset}  # data.own says the rest
     if archive is not None and "://" not in archive:
         path = Path(archive).resolve()
         try:

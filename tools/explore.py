@@ -1,5 +1,6 @@
 """The page that `make explore` shows. Streamlit runs this file from its top whenever somebody changes a widget."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from recommender import paths
-from recommender.errors import UserError
+from recommender.errors import UserError, one_line
 from recommender.params import Params
 from recommender.params_file import load_params
 from recommender.ranking.factors import SIMILAR_MIN_RATINGS, Factors, similar_items
@@ -40,7 +41,7 @@ class Catalogue:
     def scores(self) -> str:
         """What the model's scores are, in words."""
         ratings = self.recommender.factors.predicts_ratings
-        return "Scores are predicted ratings, in stars." if ratings else "Scores order movies and are no ratings."
+        return "Scores are predicted ratings." if ratings else "Scores order items and are no ratings."
 
     def show(self, name: str, items: Sequence[int], values: Sequence[str], *, ranked: bool = False) -> None:
         """Show a list of movies, each with a value beside it."""
@@ -71,7 +72,7 @@ def main() -> None:
         st.error(str(error))
         return
     shown = sidebar(catalogue)
-    pages = {"A user": show_user, "A new user": show_new_user, "Movies": show_movies}
+    pages = {"A user": show_user, "A new user": show_new_user, "Items": show_items}
     for tab, page in zip(st.tabs(list(pages)), pages.values(), strict=True):
         with tab:
             try:
@@ -86,9 +87,14 @@ def read(times: tuple[int, ...]) -> Catalogue:
     del times
     recommender = Recommender.read()
     titles = recommender.items["title"].to_pylist()
-    genres = [categories.split("|") for categories in recommender.items["categories"].to_pylist()]
+    genres = [list(filter(None, each.split("|"))) for each in recommender.items["categories"].to_pylist()]
     years = [int(year[1]) if (year := YEAR.search(title)) else 0 for title in titles]
     return Catalogue(recommender, load_params(), titles, genres, np.array(years))
+
+
+def markdown(text: str) -> str:
+    """Return text that Streamlit shows as it is where it takes Markdown."""
+    return re.sub(r"([!-/:-@[-`{-~])", r"\\\1", text)
 
 
 def sidebar(catalogue: Catalogue) -> Shown:
@@ -98,8 +104,8 @@ def sidebar(catalogue: Catalogue) -> Shown:
     kept = np.ones(num_items, dtype=bool)
     with st.sidebar:
         st.header("Filter", anchor=False)
-        genres = st.multiselect("Genres", sorted(set().union(*catalogue.genres)), placeholder="All", wrap=True)
-        if genres:
+        every = sorted(set().union(*catalogue.genres))
+        if every and (genres := st.multiselect("Categories", every, placeholder="All", wrap=True)):
             kept &= np.array([not set(genres).isdisjoint(own) for own in catalogue.genres])
         known = catalogue.years[catalogue.years > 0]
         if len(known) and known.min() < known.max():
@@ -108,10 +114,10 @@ def sidebar(catalogue: Catalogue) -> Shown:
             if (first, last) != whole:
                 kept &= (catalogue.years >= first) & (catalogue.years <= last)
         longest = min(50, num_items)
-        length = st.slider("Movies in a list", 1, longest, min(params.recommend.k, longest))
+        length = st.slider("Items in a list", 1, longest, min(params.recommend.k, longest))
         kind = "rating" if factors.predicts_ratings else "ranking"
         st.caption(
-            f"{rated.nnz:,} ratings of {num_items:,} movies by {num_users:,} users ({params.data.dataset}). "
+            f"{rated.nnz:,} ratings of {num_items:,} items by {num_users:,} users ({markdown(params.data.name)}). "
             f"A {kind} model with {factors.item_factors.shape[1]} numbers in a vector."
         )
     return Shown(kept, length)
@@ -124,7 +130,7 @@ def show_user(catalogue: Catalogue, shown: Shown) -> None:
     user = st.selectbox(
         "User",
         np.argsort(recommender.user_ids).tolist(),
-        format_func=lambda each: f"{recommender.user_ids[each]} ({counts[each]} ratings)",
+        format_func=lambda each: f"{one_line(str(recommender.user_ids[each]))} ({counts[each]} ratings)",
     )
     factors, rated = recommender.user(user)
     history, recommendations = st.columns(2, gap="large")
@@ -140,7 +146,7 @@ def show_user(catalogue: Catalogue, shown: Shown) -> None:
                 catalogue.show("more history", items[shown.length :], values[shown.length :])
     with recommendations:
         st.subheader("Recommended", anchor=False)
-        st.caption(f"Movies that this user has not rated. {catalogue.scores}")
+        st.caption(f"Items that this user has not rated. {catalogue.scores}")
         show_best("user", catalogue, shown, factors, rated)
 
 
@@ -150,7 +156,7 @@ def show_new_user(catalogue: Catalogue, shown: Shown) -> None:
     with choosing:
         st.subheader("Liked", anchor=False)
         liked = st.multiselect(
-            "Movies you like",
+            "Items you like",
             np.argsort(-catalogue.recommender.item_counts, kind="stable").tolist(),
             format_func=catalogue.titles.__getitem__,
             placeholder="Type a part of a title",
@@ -165,7 +171,7 @@ def show_new_user(catalogue: Catalogue, shown: Shown) -> None:
             st.caption(f"For somebody who likes these and has seen no other. {catalogue.scores}")
             show_best("new user", catalogue, shown, *catalogue.recommender.new_user(liked))
         else:
-            st.info("Choose some movies: three or more are enough for a first list.")
+            st.info("Choose some items: three or more are enough for a first list.")
 
 
 def show_best(name: str, catalogue: Catalogue, shown: Shown, factors: Factors, rated: sp.csr_array) -> None:
@@ -176,7 +182,7 @@ def show_best(name: str, catalogue: Catalogue, shown: Shown, factors: Factors, r
     catalogue.show(name, ranked[0, kept].tolist(), [f"{score:.2f}" for score in scores[0, kept]], ranked=True)
 
 
-def show_movies(catalogue: Catalogue, shown: Shown) -> None:
+def show_items(catalogue: Catalogue, shown: Shown) -> None:
     """Search titles, and show the movies that are similar to one."""
     counts = catalogue.recommender.item_counts
     searching, similar = st.columns(2, gap="large")
@@ -189,17 +195,17 @@ def show_movies(catalogue: Catalogue, shown: Shown) -> None:
         if not listed:
             st.info("No title has these words.")
             return
-        st.caption(f"{len(listed)} of {len(found)}, rated most often first. Choose one to see similar movies.")
+        st.caption(f"{len(listed)} of {len(found)}, rated most often first. Choose one to see similar items.")
         item = st.radio(
-            "Movie",
+            "Item",
             listed,
-            format_func=catalogue.titles.__getitem__,
-            captions=[f"{' · '.join(catalogue.genres[each])} · {counts[each]} ratings" for each in listed],
+            format_func=lambda each: markdown(catalogue.titles[each]),
+            captions=[markdown(" · ".join([*catalogue.genres[each], f"{counts[each]} ratings"])) for each in listed],
             label_visibility="collapsed",
         )
     with similar:
         st.subheader("Similar", anchor=False)
-        st.caption(f"By the cosine of the model's vectors, among movies with at least {SIMILAR_MIN_RATINGS} ratings.")
+        st.caption(f"By the cosine of the model's vectors, among items with at least {SIMILAR_MIN_RATINGS} ratings.")
         others, cosines = similar_items(catalogue.recommender.factors, counts, item, len(counts))
         kept = np.flatnonzero(shown.items[others])[: shown.length]
         catalogue.show("similar", others[kept].tolist(), [f"{cosine:.3f}" for cosine in cosines[kept]], ranked=True)

@@ -38,8 +38,13 @@ def main() -> None:
 
 
 def presets(dataset: str) -> dict[str, dict[str, Any]]:
-    """Return the parameters that were chosen on a data set, by purpose or by peer of the benchmarks."""
-    return {name: chosen[dataset] for name, chosen in read_presets().items() if dataset in chosen}
+    """Return the parameters that were chosen on a data set, by purpose or by peer of the benchmarks.
+
+    Own data, before it is tuned, has those of ml-1m.
+    """
+    every = read_presets().items()
+    untuned = {name: chosen["ml-1m"] for name, chosen in every if dataset == "own" and "ml-1m" in chosen}
+    return untuned | {name: chosen[dataset] for name, chosen in every if dataset in chosen}
 
 
 def read_presets() -> dict[str, dict[str, dict[str, Any]]]:

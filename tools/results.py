@@ -31,7 +31,7 @@ def main() -> None:
             note = f"\nThe last commit is not shown: it was measured on other data, with {', '.join(differences)}"
         else:
             rows[COMMITTED] = before
-    counts = "{ratings:,} ratings of {items:,} movies by {users:,} users".format(**read_json(SPLIT_METRICS))
+    counts = "{ratings:,} ratings of {items:,} items by {users:,} users".format(**read_json(SPLIT_METRICS))
     if rows[THIS]:
         show(f"{counts}; models and baselines learned from {learned_from}", rows | read_json(BASELINES))
     else:
@@ -56,8 +56,12 @@ def other_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     )
     for values in (then, here):
         values.pop("data.archive")  # where the bytes come from; the checksum says which
-        values["data.sha256"] = values["data.sha256"] or RELEASES[values["data.dataset"]].sha256
-    return [f"{name}: {then.get(name)}" for name in {**then, **here} if then.get(name) != here.get(name)]
+        own = values.pop("data.own", {})
+        if values["data.dataset"] == "own":
+            values |= {f"data.own.{name}": own[name] for name in own if name not in ("ratings", "items")}
+        else:
+            values["data.sha256"] = values["data.sha256"] or RELEASES[values["data.dataset"]].sha256
+    return [f"{name}: {then.get(name)}" for name in then if then[name] != here.get(name)]
 
 
 def show(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:

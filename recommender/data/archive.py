@@ -72,18 +72,24 @@ def _find(path: Path, members: list[zipfile.ZipInfo], name: str, release: Releas
     if len(found) > 1:
         raise UserError(f"{path}: contains {name} {len(found)} times; pack it once, or fetch the archive again")
     member = found[0]
-    if stat.S_ISLNK(member.external_attr >> 16):
-        raise UserError(f"{path}: {name} is a link, not a file; pack the file that it points to")
-    if member.flag_bits & 1:
-        raise UserError(f"{path}: {name} is encrypted; pack it without a password")
-    if member.compress_type not in METHODS:
-        raise UserError(f"{path}: {name} is compressed by an unusual method; use deflate, zip's default")
+    check_member(path, member)
     if member.file_size > release.limit:
         raise UserError(
             f"{path}: {name} unpacks to {member.file_size} bytes, and at most {release.limit} are allowed, {LARGER} "
             f"times the size of the release; {WRONG_RELEASE}"
         )
     return member
+
+
+def check_member(path: Path, member: zipfile.ZipInfo) -> None:
+    """Refuse a member that is no plain file packed as usual."""
+    name = member.filename
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise UserError(f"{path}: {name} is a link, not a file; pack the file that it points to")
+    if member.flag_bits & 1:
+        raise UserError(f"{path}: {name} is encrypted; pack it without a password")
+    if member.compress_type not in METHODS:
+        raise UserError(f"{path}: {name} is compressed by an unusual method; use deflate, zip's default")
 
 
 def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, layout: Layout) -> bytes:

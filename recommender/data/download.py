@@ -31,6 +31,7 @@ SLOWEST: Final = 1000  # bytes a second on average
 LONGEST: Final = 3600  # seconds for all of it
 LONGEST_WAIT: Final = 60  # seconds that a server may ask to wait
 CHUNK: Final = 2**14  # bytes
+HTTP: Final = ("http", "https")
 TRANSIENT: Final = (408, 429, 500, 502, 503, 504)  # answers after which another attempt may succeed
 ELSEWHERE: Final = "set data.archive to a copy (a path or URL), or choose another data.dataset"
 
@@ -41,12 +42,8 @@ def fetch(source: str, sha256: str, path: Path, limit: int) -> bool:
     `source` is a path, a ``file://``, ``http://`` or ``https://`` URL, or ``pip:NAME==VERSION``; `limit` is the most
     bytes that a download over HTTP may have.
     """
-    try:
-        scheme = urllib.parse.urlsplit(source).scheme
-    except ValueError as error:
-        raise UserError(f"data.archive: {source}: is not a URL: {error}; {ELSEWHERE}") from None
-    remote = scheme in ("http", "https")
-    receive = functools.partial(_download_http, limit) if remote else _download_wheel if scheme == "pip" else _copy_file
+    receive = receiver(source, limit)
+    remote = urllib.parse.urlsplit(source).scheme in HTTP
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A run that was killed while downloading leaves its temporary file behind.
@@ -70,6 +67,16 @@ def fetch(source: str, sha256: str, path: Path, limit: int) -> bool:
     except OSError as error:
         raise cannot_write(path, error) from None
     return True
+
+
+def receiver(source: str, limit: int) -> Callable[[str, str | Path], None]:
+    """Return the function that fetches from a source to a path, without a check of what comes."""
+    try:
+        scheme = urllib.parse.urlsplit(source).scheme
+    except ValueError as error:
+        raise UserError(f"data.archive: {source}: is not a URL: {error}; {ELSEWHERE}") from None
+    remote = functools.partial(_download_http, limit)
+    return remote if scheme in HTTP else _download_wheel if scheme == "pip" else _copy_file
 
 
 def _download_http(limit: int, url: str, output: str | Path) -> None:

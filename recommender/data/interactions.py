@@ -1,8 +1,10 @@
 """The indexed ratings that split writes and every later stage reads."""
 
+import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,29 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
 
+Scale = tuple[float, float]
+STARS: Final = (1.0, 5.0)
+SCALE: Final = b"scale"  # of ratings other than stars, in the metadata of each part's file
+
+
+def stars(ratings: NDArray[np.floating], scale: Scale) -> NDArray[np.floating]:
+    """Return ratings moved from their scale to 1 to 5; 4, which counts once, where the scale has one value."""
+    low, high = scale
+    if scale == STARS:
+        return ratings
+    return np.full_like(ratings, 4) if low == high else 1 + 4 * (ratings - low) / (high - low)
+
+
+def with_scale(part: pa.Table, scale: Scale) -> pa.Table:
+    """Return a part of the split whose file will say the scale of the ratings."""
+    return part.replace_schema_metadata({SCALE: json.dumps(scale)})
+
+
+def _read_scale(part: pa.Table) -> Scale:
+    low, high = json.loads((part.schema.metadata or {}).get(SCALE, json.dumps(STARS)))
+    return float(low), float(high)
+
+
 @dataclass(frozen=True)
 class Interactions:
     """Ratings of items by users, both as indices."""
@@ -24,6 +49,7 @@ class Interactions:
     items: NDArray[np.int32]  # (n,)
     ratings: NDArray[np.float32]  # (n,)
     shape: tuple[int, int]  # number of users and items, with and without ratings here
+    scale: Scale = STARS  # the lowest and the highest rating; those of MovieLens, of whatever release, are stars
 
     @classmethod
     def read(cls, *paths: Path) -> Self:
@@ -44,7 +70,7 @@ class Interactions:
                     raise UserError(f"{path}: {name} index outside 0 to {count - 1}; {RERUN}")
             parts.append(table)
         users, items, ratings = (column.to_numpy() for column in pa.concat_tables(parts).itercolumns())
-        return cls(users, items, ratings, shape)
+        return cls(users, items, ratings, shape, _read_scale(parts[0]))
 
     def __len__(self) -> int:
         """Return the number of ratings."""
@@ -68,7 +94,17 @@ class Interactions:
             np.concatenate([part.items for part in parts]),
             np.concatenate([part.ratings for part in parts]),
             self.shape,
+            self.scale,
         )
+
+    @property
+    def implicit(self) -> bool:
+        """Whether all ratings are the same, and so say no more than that a user and an item belong together."""
+        return self.scale[0] == self.scale[1]
+
+    def as_stars(self) -> "Interactions":
+        """Return the same with ratings in stars, 1 to 5, as the weights of ratings expect them."""
+        return dataclasses.replace(self, ratings=stars(self.ratings, self.scale), scale=STARS)
 
     def item_counts(self) -> NDArray[np.int64]:
         """Return the number of ratings of each item: (num_items,) int64."""

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from recommender.data.filters import number
 from recommender.errors import RERUN, UserError
 from recommender.params import Split
 from recommender.paths import LISTED_ITEMS, RATINGS
@@ -23,15 +24,14 @@ def encode(ratings: pa.Table, items: pa.Table) -> tuple[pa.Table, pa.Table, pa.T
         ``ratings`` as user, item (int32 indices), rating, timestamp; ``users`` as user (index), user_id; and the rated
         ``items`` as item (index), item_id, title, categories: row number and index are the same.
     """
-    user, user_ids = pd.factorize(ratings["user_id"].to_numpy())
-    item, item_ids = pd.factorize(ratings["item_id"].to_numpy())
-    indices = {"user": user.astype(np.int32), "item": item.astype(np.int32)}
-    indexed = pa.table({**indices, "rating": ratings["rating"], "timestamp": ratings["timestamp"]})
+    user, user_ids = number(ratings["user_id"])
+    item, item_ids = number(ratings["item_id"])
+    indexed = pa.table({"user": user, "item": item, "rating": ratings["rating"], "timestamp": ratings["timestamp"]})
     users = pa.table({"user": np.arange(len(user_ids), dtype=np.int32), "user_id": user_ids})
-    rows = pd.Index(items["item_id"].to_numpy()).get_indexer(item_ids)
-    if (rows < 0).any():
+    rows = pc.index_in(item_ids, items["item_id"].combine_chunks())
+    if rows.null_count:
         raise UserError(f"{LISTED_ITEMS}: lacks items that are rated in {RATINGS}; {RERUN}")
-    rated = items.take(pa.array(rows)).add_column(0, "item", pa.array(np.arange(len(item_ids), dtype=np.int32)))
+    rated = items.take(rows).add_column(0, "item", pa.array(np.arange(len(item_ids), dtype=np.int32)))
     return indexed, users, rated
 
 

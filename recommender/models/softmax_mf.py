@@ -38,14 +38,15 @@ def prepare(
         no_bias = np.zeros(known.num_users, np.float32)
         return Factors(user_factors, item_factors, no_bias, bias, item_order, scores=section.scores)
 
-    loss = SoftmaxLoss(section.rating_base, batch * section.user_l2, section.dropout, section.ensemble_size)
+    penalty = batch * section.user_l2
+    loss = SoftmaxLoss(section.rating_base, penalty, section.dropout, section.ensemble_size, *known.scale)
     batches = RowBatches((weights,), batch, seed), RowBatches((held_out_weights,), batch, None)
     return Job(model, *batches, factors, loss)
 
 
 def rating_weights(ratings: Interactions, base: float) -> "sp.csr_array":
-    """Return base ** (rating - 4) as a sparse users x items matrix, float32."""
-    weights = ratings.matrix()
+    """Return base ** (stars - 4) as a sparse users x items matrix, float32."""
+    weights = ratings.as_stars().matrix()
     weights.data = np.power(base, weights.data.astype(np.float64) - 4).astype(np.float32)
     return weights
 

@@ -8,7 +8,7 @@ import scipy.linalg
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from recommender.data.interactions import Interactions
+from recommender.data.interactions import Interactions, stars
 from recommender.errors import UserError
 from recommender.ranking.topk import Items, Users, top_k
 
@@ -30,8 +30,8 @@ def item_means(train: Interactions, damping: float) -> NDArray[np.float64]:
 
 
 def liked(train: Interactions, min_rating: float) -> sp.csr_array:
-    """Return a users x items matrix with 1 where the rating is at least `min_rating`, float64."""
-    kept = train.ratings >= min_rating
+    """Return a users x items matrix with 1 where the rating is at least `min_rating` stars, float64."""
+    kept = stars(train.ratings, train.scale) >= min_rating
     ones = np.ones(np.count_nonzero(kept))
     return sp.csr_array((ones, (train.users[kept], train.items[kept])), shape=train.shape)
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from recommender.data.interactions import STARS, stars
 from recommender.errors import RERUN, UserError
 from recommender.paths import FOLD_IN
 from recommender.ranking.factors import Factors
@@ -81,10 +82,12 @@ class SoftmaxLoss:
     that the penalty counts `batch` times.
     """
 
-    rating_base: float  # a rating r weighs rating_base ** (r - 4)
+    rating_base: float  # a rating of r stars weighs rating_base ** (r - 4)
     penalty: float  # weight of the squared user vector after dropout, times the users in a batch
     dropout: float = 0.0  # share of a user's vector left out in training
     ensemble_size: int = 1  # models whose vectors stand side by side
+    lowest: float = STARS[0]  # of the ratings' scale
+    highest: float = STARS[1]
 
     def solver(self, items: NDArray[np.float64], factors: Factors) -> Solver:
         """Return the solver for one model's (num_items, size) item vectors: L-BFGS from 0; the bias is 0."""
@@ -96,7 +99,7 @@ class SoftmaxLoss:
             start = np.zeros(items.shape[1])
             if not len(rated):
                 return start, 0.0
-            weights = self.rating_base ** (ratings - 4)
+            weights = self.rating_base ** (stars(ratings, (self.lowest, self.highest)) - 4)
             target, total = weights @ items[rated] / weights.sum(), float(weights.sum())
 
             fixed = items, squares, bias, target, self.dropout, self.penalty / total

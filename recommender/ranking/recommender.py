@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
-from recommender.errors import UserError
+from recommender.errors import UserError, one_line
 from recommender.paths import ITEMS, TEST, TRAIN, USERS, VALIDATION
 from recommender.ranking import fold_in
 from recommender.ranking.factors import Factors
@@ -32,7 +32,7 @@ class Recommender:
 
     factors: Factors
     rated: sp.csr_array  # users x items, every rating of all parts: what a user has rated is not recommended
-    user_ids: NDArray[np.int32]  # (num_users,) the id of each user index
+    user_ids: NDArray[Any]  # (num_users,) the id of each user index, a whole number or text
     items: pa.Table  # item_id, title, categories of each item index
 
     @classmethod
@@ -65,12 +65,12 @@ class Recommender:
             }
         )
 
-    def user_index(self, user_id: int) -> int:
+    def user_index(self, user_id: str) -> int:
         """Return the index of a user."""
-        found = np.flatnonzero(self.user_ids == user_id)
+        found = np.flatnonzero(self.user_ids.astype(str) == user_id)
         if not len(found):
             low, high = self.user_ids.min(), self.user_ids.max()
-            raise UserError(f"--user: there is no user {user_id}; ids are {low} to {high}")
+            raise UserError(f"--user: there is no user {user_id:.80}; ids are {low!s:.80} to {high!s:.80}")
         return int(found[0])
 
     def find(self, title: str) -> int:
@@ -89,12 +89,13 @@ class Recommender:
         ratings = sp.csr_array((best, items, np.array([0, len(items)])), shape=(1, len(self.items)))
         return fold_in.fold_in(self.factors, fold_in.load(), ratings), ratings
 
-    def show_user(self, user_id: int, k: int) -> dict[str, Any]:
+    def show_user(self, user_id: str, k: int) -> dict[str, Any]:
         """Return a user's best-rated items and k recommendations, as `as_text` prints them."""
-        factors, ratings = self.user(self.user_index(user_id))
+        user = self.user_index(user_id)
+        factors, ratings = self.user(user)
         best = np.lexsort((ratings.indices, -ratings.data))[:FAVOURITES]
         return {
-            "user_id": user_id,
+            "user_id": self.user_ids[[user]].tolist()[0],
             "favourites": [{**self._item(int(ratings.indices[i])), "rating": float(ratings.data[i])} for i in best],
             "scores": self.factors.scores,
             "recommendations": self._ranked(factors, ratings, k),
@@ -124,12 +125,12 @@ def as_text(shown: dict[str, Any]) -> str:
     """Lay out for a terminal what `Recommender.show_user` or `show_new_user` returns."""
 
     def line(start: str, item: dict[str, Any]) -> str:
-        return f"  {start}  {item['title']} : {item['categories']}"
+        return f"  {start}  {one_line(' : '.join(filter(None, (item['title'], item['categories']))))}"
 
     if "likes" in shown:
         lines = ["A new user who likes", *(line("     ", item) for item in shown["likes"])]
     else:
-        lines = [f"User {shown['user_id']}", "", "Best-rated items"]
+        lines = [f"User {one_line(str(shown['user_id']))}", "", "Best-rated items"]
         lines += [line(f"{item['rating']:>5g}", item) for item in shown["favourites"]]
     lines += ["", f"Top {len(shown['recommendations'])} recommendations (rank, {SCORES[shown['scores']]})"]
     lines += [line(f"{item['rank']:>3}  {item['score']:.4f}", item) for item in shown["recommendations"]]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from recommender.report.drawing import LINES, MARKERS, SERIES, Chart, figure, finish, label_points, plain_numbers
 
-RANKS: Final = 400  # points of a line over all movies
+RANKS: Final = 400  # points of a line over all items
 GROUPS: Final = {"0": 0, "1-4": 1, "5-19": 5, "20-49": 20, "50-199": 50, "200+": 200}  # the least of each, in ratings
 Counts = NDArray[np.int64]
 
@@ -26,17 +26,17 @@ def ratings_by_value(ratings: NDArray[np.float32]) -> Chart:
 
 
 def popularity_tail(item_counts: Counts) -> Chart:
-    """Draw how many ratings each movie has, the most rated first, on logarithmic axes."""
+    """Draw how many ratings each item has, the most rated first, on logarithmic axes."""
     counts = np.sort(item_counts)[::-1]
     drawn, axes = figure()
     rank = _ranks(len(counts))
     axes.loglog(rank, counts[rank - 1], color=SERIES[0])
-    axes.set(xlabel="movies, most rated first (rank)", ylabel="ratings of the movie")
+    axes.set(xlabel="items, most rated first (rank)", ylabel="ratings of the item")
     plain_numbers(axes.xaxis, axes.yaxis)
     tenth = counts[: max(len(counts) // 10, 1)].sum() / counts.sum()
     text = (
-        f"The most rated movie has {counts[0]:,} ratings, the one in the middle {counts[len(counts) // 2]:,}; "
-        f"the most rated tenth of the movies has {tenth:.0%} of all ratings."
+        f"The most rated item has {counts[0]:,} ratings, the one in the middle {counts[len(counts) // 2]:,}; "
+        f"the most rated tenth of the items has {tenth:.0%} of all ratings."
     )
     return finish(drawn, "tail", "The popularity tail", text)
 
@@ -59,7 +59,7 @@ def by_list_length(metric: str, models: Mapping[str, NDArray[np.float64]]) -> Ch
     for number, (model, values) in enumerate(models.items()):
         axes.plot(np.arange(1, len(values) + 1), values, LINES[number], color=SERIES[number], label=model)
     axes.lines[0].set_linewidth(3)
-    axes.set(xlabel="k (movies in the list)", ylabel="mean over users", ylim=(0, None))
+    axes.set(xlabel="k (items in the list)", ylabel="mean over users", ylim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     drawn.legend(loc="outside upper left", ncols=2, handlelength=2.5)
     last = ", ".join(f"{model} {values[-1]:.4f}" for model, values in models.items())
@@ -83,9 +83,9 @@ def loss_by_epoch(losses: Mapping[str, NDArray[np.float64]], unit: str) -> Chart
 
 
 def share_by_popularity(popular: Counts, kinds: Mapping[str, NDArray[np.int32]]) -> Chart:
-    """Draw which share of the recommendations falls on how popular movies.
+    """Draw which share of the recommendations falls on how popular items.
 
-    `popular` are all movies, most rated first; `kinds` are movies, repeated as often as they occur: "recommended", and
+    `popular` are all items, most rated first; `kinds` are items, repeated as often as they occur: "recommended", and
     others to compare with.
     """
     drawn, axes = figure()
@@ -95,14 +95,14 @@ def share_by_popularity(popular: Counts, kinds: Mapping[str, NDArray[np.int32]])
     for number, (kind, items) in enumerate(kinds.items()):
         share = np.cumsum(np.bincount(items, minlength=len(popular))[popular]) / len(items)
         axes.semilogx(rank, share[rank - 1], color=SERIES[number], label=kind, linestyle=LINES[number])
-        words.append(f"{share[tenth - 1]:.0%} of the movies {kind}")
-    axes.set(xlabel="movies, most rated first (rank)", ylabel="share up to there", ylim=(0, 1.02))
+        words.append(f"{share[tenth - 1]:.0%} of the items {kind}")
+    axes.set(xlabel="items, most rated first (rank)", ylabel="share up to there", ylim=(0, 1.02))
     plain_numbers(axes.xaxis)
     axes.yaxis.set_major_formatter("{x:.0%}")
     drawn.legend(loc="outside upper left", ncols=2)
     text = (
-        f"The most popular tenth of the movies makes up {', '.join(words[:-1])} and {words[-1]}. "
-        f"{len(np.unique(kinds['recommended'])):,} of {len(popular):,} movies are recommended to somebody."
+        f"The most popular tenth of the items makes up {', '.join(words[:-1])} and {words[-1]}. "
+        f"{len(np.unique(kinds['recommended'])):,} of {len(popular):,} items are recommended to somebody."
     )
     return finish(drawn, "popularity", "Where recommendations fall", text)
 
@@ -115,28 +115,28 @@ def recall_by_user(recall: NDArray[np.float64], k: int) -> Chart:
     axes.set(xlabel=f"recall@{k} of the user", ylabel="users", xticks=np.linspace(0, 1, 6))
     axes.xaxis.set_major_formatter("{x:.0%}")
     text = (
-        f"{np.mean(recall == 0):.0%} of {len(recall):,} users find none of their relevant movies among the {k}, "
+        f"{np.mean(recall == 0):.0%} of {len(recall):,} users find none of their relevant items among the {k}, "
         f"{np.mean(recall == 1):.0%} find all; the mean is {recall.mean():.4f}."
     )
     return finish(drawn, "recall", "Recall by user", text)
 
 
 def error_by_popularity(squared_errors: NDArray[np.float64], counts: Counts) -> Chart:
-    """Draw the RMSE of test ratings by how many train ratings their movies have, both (n,)."""
+    """Draw the RMSE of test ratings by how many train ratings their items have, both (n,)."""
     group = np.digitize(counts, list(GROUPS.values())) - 1
     numbers, sizes = np.unique(group, return_counts=True)
     labels = [list(GROUPS)[number] for number in numbers]
     errors = [float(np.sqrt(squared_errors[group == number].mean())) for number in numbers]
     drawn, axes = figure(bars=True)
     axes.bar(labels, errors, color=SERIES[0])
-    axes.set(xlabel="ratings of the movie in train", ylabel="RMSE (stars)")
+    axes.set(xlabel="ratings of the item in train", ylabel="RMSE (stars)")
     bars = zip(labels, errors, sizes, strict=True)
     words = ", ".join(f"{label} ratings {error:.3f} ({size:,} test ratings)" for label, error, size in bars)
-    return finish(drawn, "error", "Rating error by popularity", f"RMSE of movies with {words}.")
+    return finish(drawn, "error", "Rating error by popularity", f"RMSE of items with {words}.")
 
 
-def movie_map(vectors: NDArray[np.float32], titles: Sequence[str], genres: Sequence[str]) -> Chart:
-    """Draw movies by the two principal components of their (n, size) vectors, coloured by first genre."""
+def item_map(vectors: NDArray[np.float32], titles: Sequence[str], genres: Sequence[str]) -> Chart:
+    """Draw items by the two principal components of their (n, size) vectors, coloured by first genre."""
     centred = vectors.astype(np.float64)
     centred -= centred.mean(axis=0)
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
@@ -162,10 +162,10 @@ def movie_map(vectors: NDArray[np.float32], titles: Sequence[str], genres: Seque
     label_points(axes, places, titles)
     share = float((sizes[:2] ** 2).sum() / max((sizes**2).sum(), 1e-12))
     text = (
-        f"The {len(titles)} most rated movies by the first two principal components of their vectors, which explain "
+        f"The {len(titles)} most rated items by the first two principal components of their vectors, which explain "
         f"{share:.0%} of the variance: the closer two are, the more alike are their scores, apart from the biases."
     )
-    return finish(drawn, "map", "A map of the movies", text, tooltips)
+    return finish(drawn, "map", "A map of the items", text, tooltips)
 
 
 def _ranks(count: int) -> Counts:

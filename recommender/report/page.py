@@ -10,10 +10,12 @@ from typing import Any, Final, Self
 import jinja2
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recommender import paths
 from recommender.data.interactions import Interactions
+from recommender.errors import one_line
 from recommender.evaluation.heldout import HeldOut
 from recommender.evaluation.metrics import COLUMNS, CURVES, LOWER_IS_BETTER
 from recommender.params import Params, Section, flatten
@@ -28,9 +30,9 @@ TEMPLATE: Final = Path(__file__).with_name("page.html")
 SEED: Final = 7  # of the users shown
 USERS_SHOWN: Final = 5
 FAVOURITES: Final = 10
-WELL_KNOWN: Final = 10  # movies whose neighbours are shown
+WELL_KNOWN: Final = 10  # items whose neighbours are shown
 NEIGHBOURS: Final = 5
-MAPPED: Final = 300  # movies on the map
+MAPPED: Final = 300  # items on the map
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class Run:
     params: Params
     known: Interactions  # what the model was chosen and trained on
     held_out: HeldOut
-    items: pa.Table  # item_id, title, categories of each item index
-    user_ids: NDArray[np.int32]
+    items: pa.Table  # item_id, title, categories of each item index, and whatever else own files have
+    user_ids: NDArray[Any]
     factors: Factors
     lists: NDArray[np.int32]  # (users with test ratings, K), the model's best items; -1: no more candidates
     recommendations: pa.Table
@@ -66,7 +68,7 @@ class Run:
             params=params,
             known=Interactions.read(paths.TRAIN, paths.VALIDATION),
             held_out=held_out,
-            items=read_table(paths.ITEMS, ["item_id", "title", "categories"]),
+            items=read_table(paths.ITEMS).drop_columns("item"),
             user_ids=read_table(paths.USERS, ["user_id"])["user_id"].to_numpy(),
             factors=factors,
             lists=factors.top_k(held_out.users, held_out.seen, params.evaluate.k)[0],
@@ -103,6 +105,7 @@ def render(run: Run) -> str:
     """Return the page: HTML that needs no other file."""
     strict = jinja2.StrictUndefined
     environment = jinja2.Environment(autoescape=True, undefined=strict, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["one_line"] = lambda value: one_line(str(value))
     similar, median_cosine = nearest(run)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         run=run,
@@ -115,6 +118,7 @@ def render(run: Run) -> str:
         median_cosine=median_cosine,
         min_ratings=SIMILAR_MIN_RATINGS,
         users=users(run),
+        others=run.items.column_names[3:],
         stages=paths.STAGES,
     )
 
@@ -130,7 +134,7 @@ def draw(run: Run) -> dict[str, list[Chart]]:
     parts = {"loss": "train", "val_loss": "validation" if "validation_ratings" in run.split else "test"}
     losses = {part: run.history[column] for column, part in parts.items() if column in run.history}
     mapped = popular[:MAPPED]
-    genres = [run.items["categories"][item].as_py().split("|")[0] for item in mapped]
+    genres = [run.items["categories"][item].as_py().split("|")[0] or "no category" for item in mapped]
     models = [(name.replace("_", " "), at_k) for name, at_k in run.at_k.items()]
     with style():
         drawn = {
@@ -140,7 +144,7 @@ def draw(run: Run) -> dict[str, list[Chart]]:
                 charts.ratings_by_user(np.bincount(run.ratings.users)),
             ],
             "training": [charts.loss_by_epoch(losses, run.params.train.section.loss)],
-            "map": [charts.movie_map(run.factors.item_factors[mapped], [run.titles[item] for item in mapped], genres)],
+            "map": [charts.item_map(run.factors.item_factors[mapped], [run.titles[item] for item in mapped], genres)],
         }
         if not run.measured:
             return drawn
@@ -160,14 +164,23 @@ def draw(run: Run) -> dict[str, list[Chart]]:
 
 def parameters(params: Params) -> dict[str, Any]:
     """Return the dotted name and the value of every parameter that the run depends on."""
-    # Without data.archive: a place on somebody's machine says nothing about the result.
-    names = ["data.dataset", "data.sha256", "split", "train.model", "train.seed", "train.early_stopping"]
+    # Without data.archive and own paths: a place on somebody's machine says nothing about the result.
+    source = "data.sha256" if params.data.dataset != "own" else "data.own"
+    names = [
+        "data.dataset",
+        "data.min_ratings",
+        "data.min_rating_value",
+        "split",
+        "train.model",
+        "train.seed",
+        "train.early_stopping",
+    ]
     names += ["train.final_fit", f"train.{params.train.model}", "evaluate", "baselines", "recommend"]
     found: dict[str, Any] = {}
-    for name in names:
+    for name in (names[0], source, *names[1:]):
         value = attrgetter(name)(params)
         found |= dict(flatten(value, f"{name}.")) if isinstance(value, Section) else {name: value}
-    return found
+    return {name: value for name, value in found.items() if name not in ("data.own.ratings", "data.own.items")}
 
 
 def best(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
@@ -212,7 +225,7 @@ def change(value: float, other: float) -> str:
 
 
 def nearest(run: Run) -> tuple[list[dict[str, Any]], float]:
-    """Return the most rated movies, each a ``title`` with the ``near`` ones, and the median cosine with all movies."""
+    """Return the most rated items, each a ``title`` with the ``near`` ones, and the median cosine with all items."""
     counts = run.ratings.item_counts()
     listed, well_known = [], run.popular[:WELL_KNOWN].tolist()
     for item in well_known:
@@ -232,7 +245,9 @@ def users(run: Run) -> list[dict[str, Any]]:
         top = own[np.lexsort((ratings.items[own], -ratings.ratings[own]))][:FAVOURITES]
         favourites = run.items.take(pa.array(ratings.items[top])).append_column("rating", [ratings.ratings[top]])
         rows = np.flatnonzero(run.recommendations["user_id"].to_numpy() == run.user_ids[user])
-        recommendations = run.recommendations.take(pa.array(rows)).to_pylist()
+        recommended = run.recommendations.take(pa.array(rows))
+        named = run.items.take(pc.index_in(recommended["item_id"], run.items["item_id"].combine_chunks()))
+        recommendations = named.append_column("score", recommended["score"]).to_pylist()
         shown = {"id": run.user_ids[user], "ratings": len(own), "favourites": favourites.to_pylist()}
         listed.append({**shown, "recommendations": recommendations})
     return listed

@@ -98,7 +98,7 @@ def like(page: "Page", title: str) -> None:
     page.get_by_role("tab", name="A new user").click()
     chosen = page.locator('[data-list="liked"] li')
     count = chosen.count()
-    field = page.get_by_role("combobox", name="Movies you like")
+    field = page.get_by_role("combobox", name="Items you like")
     field.click()
     field.fill(title)
     page.get_by_role("option").filter(has_text=title).first.click()

@@ -97,8 +97,14 @@ def test_picking_a_user_changes_history_and_recommendations(app: "Page") -> None
 
 
 @pytest.mark.browser
+def test_titles_are_shown_as_they_are_where_streamlit_takes_markdown() -> None:
+    from tools.explore import markdown
+
+    assert markdown("M*A*S*H [x](y) $1 :fire: É 1.") == r"M\*A\*S\*H \[x\]\(y\) \$1 \:fire\: É 1\."
+
+
 def test_liking_three_movies_changes_the_list_each_time(app: "Page") -> None:
-    tab(app, "A new user").get_by_text("Choose some movies").wait_for()
+    tab(app, "A new user").get_by_text("Choose some items").wait_for()
     lists = []
     for title in ("Movie 3, or", "Movie 14 (", "Movie 27 ("):
         like(app, title)
@@ -110,7 +116,7 @@ def test_liking_three_movies_changes_the_list_each_time(app: "Page") -> None:
 
 @pytest.mark.browser
 def test_titles_are_searched_and_similar_movies_shown(app: "Page") -> None:
-    panel = tab(app, "Movies")
+    panel = tab(app, "Items")
     before = listed(app, "similar")
     panel.get_by_role("textbox", name="Words of a title").fill("LETTER the")
     app.keyboard.press("Enter")
@@ -125,7 +131,7 @@ def test_titles_are_searched_and_similar_movies_shown(app: "Page") -> None:
 def test_lists_are_filtered_by_genre(app: "Page") -> None:
     before = listed(app, "user")
     genre = before[0].split("\n")[-2].split(" · ")[0]
-    choose(app, "Genres", genre)
+    choose(app, "Categories", genre)
     app.keyboard.press("Escape")
     changed(app, "user", before)
     for name in ("history", "user"):
@@ -138,7 +144,7 @@ def test_no_text_overflows(app: "Page", width: int) -> None:
     assert overflowing(app, width) == []
     like(app, "Movie 3, or")
     assert overflowing(app, width) == []
-    tab(app, "Movies")
+    tab(app, "Items")
     listed(app, "similar")
     assert overflowing(app, width) == []
 
@@ -150,7 +156,7 @@ def test_mistakes_are_shown_on_the_page() -> None:
 
     app = AppTest.from_file(str(Path("tools/explore.py").resolve()), default_timeout=PATIENCE)
     app.run()
-    next(field for field in app.multiselect if field.label == "Movies you like").select(5).run()
+    next(field for field in app.multiselect if field.label == "Items you like").select(5).run()
     assert not app.error
     assert not app.exception
     factors = Factors.load()

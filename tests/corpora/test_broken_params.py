@@ -12,6 +12,15 @@ from tests.test_params import CHOICES, DEFAULTS, INTEGERS, NUMBERS, RANGES, SWIT
 WRONG = {
     "data.archive": ["ml-1m.zip"],
     "data.sha256": "230dc9f5",
+    "data.own.ratings": "",
+    "data.own.items": ["items.csv"],
+    "data.own.sha256": "230dc9f5",
+    "data.own.items_sha256": 7,
+    "data.own.separator": "::::",
+    "data.own.header": "first",
+    "data.own.scale": "1 to 10",
+    "data.min_rating_value": "four",
+    **dict.fromkeys((name for name in DEFAULTS if name.startswith("data.own.columns.")), 0),
     **dict.fromkeys(CHOICES, "nonsense"),
     **dict.fromkeys(SWITCHES, "maybe"),
     **{name: RANGES[name.split(".")[-1]][0] for name in INTEGERS},  # too low

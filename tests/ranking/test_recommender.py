@@ -181,7 +181,6 @@ def test_a_new_user_is_folded_in_with_the_best_rating(printed: Printed) -> None:
     [
         ("--json",),
         ("--k", "3"),
-        ("--user", "one"),
         ("--user",),
         ("3",),
         ("--likes",),

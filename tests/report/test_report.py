@@ -120,7 +120,7 @@ def test_the_last_bits_of_vectors_do_not_change_the_drawing() -> None:
     vectors = np.random.default_rng(7).standard_normal((40, 5))
     titles, genres = [f"Movie {number} (1953)" for number in range(40)], ["Drama", "Comedy"] * 20
     with style():
-        drawn, again = (charts.movie_map(moved, titles, genres).svg for moved in (vectors, vectors * (1 + 1e-12)))
+        drawn, again = (charts.item_map(moved, titles, genres).svg for moved in (vectors, vectors * (1 + 1e-12)))
     assert drawn == again
 
 
@@ -129,8 +129,16 @@ def test_parameters_are_those_that_the_run_depends_on(text: str, trained: Path) 
     assert str(params.data.archive) not in text
     assert str(trained) not in text
     listed = dict(re.findall(r"<code>([a-z0-9_.]+)</code> <span[^>]*>(.*?)</span>", text))
-    names = {"data.dataset", "data.sha256", "train.model", "train.seed", "train.final_fit", "recommend.k"}
-    sections = ("split", "train.early_stopping", "train.mf", "evaluate", "baselines", "recommend")
+    names = {
+        "data.dataset",
+        "data.sha256",
+        "data.min_rating_value",
+        "train.model",
+        "train.seed",
+        "train.final_fit",
+        "recommend.k",
+    }
+    sections = ("data.min_ratings", "split", "train.early_stopping", "train.mf", "evaluate", "baselines", "recommend")
     assert names <= set(listed)
     assert {name.rpartition(".")[0] for name in set(listed) - names} <= set(sections)
     assert listed["train.early_stopping.patience"] == "0"
@@ -258,7 +266,7 @@ def test_a_page_without_ease_is_drawn(finished: Path) -> None:
 def test_vectors_of_one_or_two_numbers_make_a_map(size: int) -> None:
     vectors = np.random.default_rng(7).standard_normal((30, size))
     with style():
-        chart = charts.movie_map(vectors, [f"Movie {number} (1953)" for number in range(30)], ["Drama"] * 30)
+        chart = charts.item_map(vectors, [f"Movie {number} (1953)" for number in range(30)], ["Drama"] * 30)
     assert "explain 100% of the variance" in chart.text
 
 
@@ -267,7 +275,7 @@ def test_errors_are_grouped_by_the_number_of_ratings() -> None:
     with style():
         chart = charts.error_by_popularity(np.array([4.0, 1.0, 9.0, 16.0, 25.0, 25.0]), counts)
     assert chart.text == (
-        "RMSE of movies with 0 ratings 2.000 (1 test ratings), 1-4 ratings 2.236 (2 test ratings), "
+        "RMSE of items with 0 ratings 2.000 (1 test ratings), 1-4 ratings 2.236 (2 test ratings), "
         "5-19 ratings 4.000 (1 test ratings), 200+ ratings 5.000 (2 test ratings)."
     )
 
@@ -278,8 +286,8 @@ def test_shares_of_recommendations_are_counted_from_the_most_popular_on() -> Non
     with style():
         chart = charts.share_by_popularity(popular, kinds)
     assert chart.text == (
-        "The most popular tenth of the movies makes up 75% of the movies recommended, 0% of the movies liked in test "
-        "and 10% of the movies rated in train. 3 of 20 movies are recommended to somebody."
+        "The most popular tenth of the items makes up 75% of the items recommended, 0% of the items liked in test "
+        "and 10% of the items rated in train. 3 of 20 items are recommended to somebody."
     )
 
 

@@ -1,0 +1,1 @@
+"""A user's own files: fetched, recognized by their first lines, and read into the tables that releases have."""

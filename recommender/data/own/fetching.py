@@ -1,0 +1,107 @@
+"""Put the user's files into one archive, unpacked by nothing, after a check of what they are."""
+
+import hashlib
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from recommender.data.download import ELSEWHERE, receiver
+from recommender.data.own.files import File
+from recommender.errors import UserError
+from recommender.params import Own
+from recommender.storage import atomic
+
+LIMIT: Final = 2**38  # bytes of a download
+CHUNK: Final = 2**20
+
+
+def sources(own: Own) -> Iterator[tuple[str, str, str | None, str | None, str]]:
+    """Yield the parameter, path or address, member of a zip file, checksum and name in the archive of each file."""
+    for key, sha256 in (("ratings", own.sha256), ("items", own.items_sha256)):
+        given: str | None = getattr(own, key)
+        if given is not None:
+            source, inner = re.fullmatch(r"(?is)(.*?)(?:(?<=\.zip)#(.+))?", given).groups()  # type: ignore[union-attr]
+            name = Path(source.split("?")[0] if "://" in source else source).name
+            yield f"data.own.{key}", source, inner, sha256, f"{key}/{name}"
+
+
+def files(own: Own, archive: Path) -> list[File]:
+    """Return the ratings and, where there are, the items in the fetched archive."""
+    return [File(archive, name, inner) for _, _, inner, _, name in sources(own)]
+
+
+def fetch(own: Own, archive: Path) -> bool:
+    """Fetch the files and return True, or False where the archive has those with the right checksums."""
+    listed = list(sources(own))
+    check_local(own)
+    if _checksums(archive) == {name: sha256 for *_, sha256, name in listed}:
+        return False
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=archive.parent) as folder,
+        atomic(archive) as temporary,
+        zipfile.ZipFile(temporary, "w") as packed,
+    ):
+        for parameter, source, _, sha256, name in listed:
+            path = Path(source)
+            if not path.is_file():
+                path = download(source, Path(folder) / "download", parameter)
+                _check(name, source, sha256, checksum(path))
+            with path.open("rb") as file, packed.open(zipfile.ZipInfo(name), "w", force_zip64=True) as member:
+                shutil.copyfileobj(file, member, CHUNK)
+    return True
+
+
+def check_local(own: Own) -> None:
+    """Refuse files on this machine that are not what their checksums say; those that are gone are no longer needed."""
+    for _, source, _, sha256, name in sources(own):
+        if Path(source).is_file():
+            _check(name, source, sha256, checksum(Path(source)))
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; give the path of a file with ratings") from None
+
+
+def download(source: str, path: Path, parameter: str) -> Path:
+    """Fetch a file from an address to a path, whatever it contains; messages name the parameter with the address."""
+    try:
+        receiver(source, LIMIT)(source, path)
+    except UserError as error:  # which is about a release's archive
+        text = str(error).replace(ELSEWHERE, f"set {parameter} to another path or URL")
+        raise UserError(text.replace("data.archive", parameter)) from None
+    return path
+
+
+def _check(name: str, source: str, expected: str | None, found: str) -> None:
+    key = f"data.own.{'sha256' if name.startswith('ratings/') else 'items_sha256'}"
+    if expected is None:
+        raise UserError(f"{source}: its SHA-256 is {found}; set {key} to it, or run `make own`, which does")
+    if found != expected:
+        accept = f"`make own` with the same arguments accepts the file as it is now, and so does {key}: {found}"
+        raise UserError(f"{source}: has changed: its SHA-256 is {found}, but {key} is {expected}; {accept}")
+
+
+def _checksums(archive: Path) -> dict[str, str]:
+    """Return the checksum of every member of an archive; of none where it cannot be read."""
+    found = {}
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            for name in packed.namelist():
+                digest = hashlib.sha256()
+                with packed.open(name) as member:
+                    while chunk := member.read(CHUNK):
+                        digest.update(chunk)
+                found[name] = digest.hexdigest()
+    except (OSError, zipfile.BadZipFile):
+        return {}
+    return found

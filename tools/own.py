@@ -1,0 +1,127 @@
+"""Run the pipeline on files of your own: set the parameters, say what was understood, train and measure."""
+
+import argparse
+import datetime
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from dvc.utils.serialize import modify_yaml
+from rich.markup import escape
+
+from recommender.data.own.fetching import checksum, download, files, sources
+from recommender.data.own.layout import ITEMS, choose, recognize
+from recommender.data.own.layout import RATINGS as ROLES
+from recommender.errors import UserError, one_line, run
+from recommender.params import Columns, Own
+from recommender.params_file import load_params
+from recommender.paths import ARCHIVE, LISTED_ITEMS, PARAMS, RATINGS
+from recommender.storage import read_table, write_text
+from tools import results
+from tools.console import show_table
+from tools.preset import presets
+
+SHOWN: Final = 5  # rows
+COLUMNS: Final = tuple(Columns.model_fields)
+
+
+def main() -> None:
+    """Set the parameters, extract, describe the tables, choose a model that can learn from them, and run all stages."""
+    parser = argparse.ArgumentParser(prog="make own", description=__doc__)
+    parser.add_argument("ratings", help="path or URL of the ratings")
+    parser.add_argument("--items", help="path or URL of a list of items")
+    parser.add_argument("--columns", default="", help=f"NAME=COLUMN, of {', '.join(COLUMNS)}")
+    arguments = parser.parse_args()
+    before = PARAMS.read_text(encoding="utf-8")
+    try:
+        set_source(arguments.ratings, arguments.items, columns(arguments.columns))
+        own = load_params().data.own
+        reproduce("extract")
+        ratings = read_table(RATINGS)
+        describe(own, ratings)
+        params = load_params().train
+        if pc.count_distinct(ratings["rating"]).as_py() == 1 and params.section.scores == "ratings":
+            print(f"All ratings are the same (implicit data), which {params.model} cannot predict: softmax_mf ranks.\n")
+            set_parameters(presets("own")["ranking"])
+    except BaseException:
+        write_text(PARAMS, before)
+        raise
+    reproduce()
+    results.main()
+    print("Next: `make ranking DATASET=own` trains the ranking model; `make recommend USER=...`; `make explore`")
+
+
+def columns(text: str) -> dict[str, str | int | None]:
+    """Return the column of each role from ``user=reader item=2``."""
+    found: dict[str, str | int | None] = dict.fromkeys(COLUMNS)
+    for part in text.split():
+        role, _, name = part.partition("=")
+        if role not in found or not name:
+            raise UserError(
+                f"COLUMNS: {part!r:.80} must be one of {', '.join(COLUMNS)}, =, and a column's name or number"
+            )
+        found[role] = int(name) if name.isdecimal() else name
+    return found
+
+
+def set_source(ratings: str, items: str | None, names: dict[str, str | int | None]) -> None:
+    """Select the files and pin what they contain now."""
+    values: dict[str, Any] = {"dataset": "own", "own.ratings": ratings, "own.items": items}
+    values |= {"own.sha256": None, "own.items_sha256": None} | {
+        f"own.columns.{role}": name for role, name in names.items()
+    }
+    set_parameters({f"data.{name}": value for name, value in values.items()})
+    with tempfile.TemporaryDirectory() as folder:
+        for parameter, source, *_ in sources(load_params().data.own):
+            path = Path(source) if "://" not in source else download(source, Path(folder) / "file", parameter)
+            key = "data.own.sha256" if parameter == "data.own.ratings" else "data.own.items_sha256"
+            set_parameters({key: checksum(path)})
+
+
+def set_parameters(values: dict[str, Any]) -> None:
+    """Change parameters by their dotted names; comments stay."""
+    with modify_yaml(PARAMS) as params:
+        for name, value in values.items():
+            *sections, key = name.split(".")
+            section = params
+            for each in sections:
+                section = section[each]
+            section[key] = value
+
+
+def reproduce(*stages: str) -> None:
+    """Run the pipeline, or what a stage needs."""
+    if subprocess.run(["dvc", "repro", *stages], check=False).returncode:  # noqa: S603, S607 - no shell
+        raise UserError("the pipeline stopped: see above")
+
+
+def describe(own: Own, ratings: pa.Table) -> None:
+    """Print what was understood of the files."""
+    for file, roles in zip(files(own, ARCHIVE), (ROLES, ITEMS), strict=False):
+        layout = recognize(file, own, roles)
+        found = [f"{role}: {layout.names[at]}" for role, at in choose(file, layout, own, roles).items()]
+        print(one_line(f"{file.name}: {layout}; columns {', '.join(found)}"))
+    head = [{name: escape(one_line(str(value))) for name, value in row.items()} for row in ratings[:SHOWN].to_pylist()]
+    names = [
+        f"{name} ({'text' if pa.types.is_dictionary(type_) else type_})"
+        for name, type_ in zip(ratings.column_names, ratings.schema.types, strict=True)
+    ]
+    show_table("The first rows, as they were read", names, [list(row.values()) for row in head], left=(0, 1))
+    users, items = (
+        pc.value_counts(ratings[name].combine_chunks().dictionary_encode()) for name in ("user_id", "item_id")
+    )
+    low, high = (pc.min_max(ratings["rating"])[end].as_py() for end in ("min", "max"))
+    listed = len(read_table(LISTED_ITEMS, ["item_id"]))
+    largest = pc.max(users.field("counts")).as_py() / len(ratings)
+    print(f"{len(ratings):,} ratings of {len(items):,} items by {len(users):,} users; {listed:,} items are listed")
+    print(f"Ratings are {low:g} to {high:g}; the largest user has {largest:.1%} of them")
+    span = pc.min_max(ratings["timestamp"]).as_py()
+    times = [datetime.datetime.fromtimestamp(span[end], datetime.UTC).date() for end in span if span[end] is not None]
+    print(f"Times are {times[0]} to {times[1]}\n" if times else "There are no times: splits by time are not possible\n")
+
+
+if __name__ == "__main__":
+    run(main)
