@@ -1,7 +1,7 @@
 """Parse the archive's ratings and items into two checked tables, from a release or from own files."""
 
 from recommender.data.movielens import RELEASES
-from recommender.data.own.fetching import files as own_files
+from recommender.data.own.files import files as own_files
 from recommender.data.own.items import read_items
 from recommender.data.own.ratings import read_ratings
 from recommender.data.tables import extract

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from dvc.utils.serialize import modify_yaml
 from rich.markup import escape
 
-from recommender.data.own.fetching import checksum, download, files, sources
+from recommender.data.own.fetching import checksum, download
+from recommender.data.own.files import files, sources
 from recommender.data.own.layout import ITEMS, choose, recognize
 from recommender.data.own.layout import RATINGS as ROLES
 from recommender.errors import UserError, one_line, run

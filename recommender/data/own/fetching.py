@@ -1,37 +1,20 @@
 """Put the user's files into one archive, unpacked by nothing, after a check of what they are."""
 
 import hashlib
-import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from recommender.data.download import ELSEWHERE, receiver
-from recommender.data.own.files import File
+from recommender.data.own.files import sources
 from recommender.errors import UserError
 from recommender.params import Own
 from recommender.storage import atomic
 
 LIMIT: Final = 2**38  # bytes of a download
 CHUNK: Final = 2**20
-
-
-def sources(own: Own) -> Iterator[tuple[str, str, str | None, str | None, str]]:
-    """Yield the parameter, path or address, member of a zip file, checksum and name in the archive of each file."""
-    for key, sha256 in (("ratings", own.sha256), ("items", own.items_sha256)):
-        given: str | None = getattr(own, key)
-        if given is not None:
-            source, inner = re.fullmatch(r"(?is)(.*?)(?:(?<=\.zip)#(.+))?", given).groups()  # type: ignore[union-attr]
-            name = Path(source.split("?")[0] if "://" in source else source).name
-            yield f"data.own.{key}", source, inner, sha256, f"{key}/{name}"
-
-
-def files(own: Own, archive: Path) -> list[File]:
-    """Return the ratings and, where there are, the items in the fetched archive."""
-    return [File(archive, name, inner) for _, _, inner, _, name in sources(own)]
 
 
 def fetch(own: Own, archive: Path) -> bool:

@@ -1,6 +1,7 @@
 """The user's files inside the fetched archive: unpacked as a stream, whatever compression they have."""
 
 import io
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pyarrow as pa
 
 from recommender.data.archive import MOST_MEMBERS, check_member
 from recommender.errors import UserError
+from recommender.params import Own
 
 START: Final = 2**17  # bytes that a file is recognized by
 CODECS: Final = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -84,6 +86,21 @@ class File:
                 self.refuse(f"{problem}: {names}", f"name one of them, as in {self.member.partition('/')[2]}#MEMBER")
             check_member(Path(self.name), found[0])
             return archive.open(found[0])
+
+
+def sources(own: Own) -> Iterator[tuple[str, str, str | None, str | None, str]]:
+    """Yield the parameter, path or address, member of a zip file, checksum and name in the archive of each file."""
+    for key, sha256 in (("ratings", own.sha256), ("items", own.items_sha256)):
+        given: str | None = getattr(own, key)
+        if given is not None:
+            source, inner = re.fullmatch(r"(?is)(.*?)(?:(?<=\.zip)#(.+))?", given).groups()  # type: ignore[union-attr]
+            name = Path(source.split("?")[0] if "://" in source else source).name
+            yield f"data.own.{key}", source, inner, sha256, f"{key}/{name}"
+
+
+def files(own: Own, archive: Path) -> list[File]:
+    """Return the ratings and, where there are, the items in the fetched archive."""
+    return [File(archive, name, inner) for _, _, inner, _, name in sources(own)]
 
 
 def whole(stream: pa.NativeFile) -> pa.NativeFile:
