@@ -89,10 +89,8 @@ def kth_largest_bound(table: Scores, k: int) -> Scores:
     The k-th largest of the maxima of disjoint chunks: a fraction of the entries to partition, and hardly below the
     k-th largest itself. Rows with fewer entries than k have no bound but their least entry.
     """
-    num_items = table.shape[1]
-    if k >= num_items:
-        return np.asarray(table.min(axis=1))
-    chunks = num_items // CHUNK
+    k = min(k, table.shape[1])
+    chunks = table.shape[1] // CHUNK
     if chunks >= 2 * k:
         # Strided chunks, so that NumPy takes the maxima over contiguous runs; the entries left over cannot lower it.
         table = table[:, : chunks * CHUNK].reshape(len(table), CHUNK, chunks).max(axis=1)
