@@ -7,7 +7,7 @@ PYTEST := python -m pytest --numprocesses logical --dist loadfile
 DATA = $(if $(DATASET),--dataset "$(DATASET)") $(if $(ARCHIVE),--archive "$(ARCHIVE)") $(if $(SHA256),--sha256 "$(SHA256)")
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 
-.PHONY: help repro report test test-slow test-browser messages fuzz audit lint check lock environment docs recommend explore \
+.PHONY: help repro report test test-slow test-browser mutants messages fuzz audit lint check lock environment docs recommend explore \
 	own ranking rating compare sweep show notebook bench tune comparison fold-in pictures
 
 repro: $(ENV)  ## fetch, extract, split, train, evaluate, recommend and report, then print the results
@@ -65,6 +65,10 @@ lint: $(ENV)  ## check style and types
 SECONDS ?= 300
 fuzz: $(ENV)  ## [SECONDS=300]: look for inputs that end in an uncaught exception
 	$(RUN) python -m tests.corpora.fuzz --seconds $(SECONDS)
+
+mutants: $(ENV)  ## change the code in a thousand ways, and show the changes that no test notices: half an hour
+	$(RUN) mutmut run
+	@$(RUN) python -m tests.mutants
 
 messages: $(ENV)  ## write tests/corpora/messages.txt, which the tests compare with
 	$(RUN) python -m pytest --messages $(addprefix tests/corpora/test_,bad_*.py broken_*.py disk_and_process.py numbers.py)
