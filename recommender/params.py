@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 from pydantic_core import PydanticCustomError
 
 Scores = Literal["ratings", "order"]
-Model = Literal["mf", "softmax_mf", "encoded_mf"]  # a section of train, and a module in recommender.models
+Model = Literal["mf", "softmax_mf", "encoded_mf", "kernel"]  # a section of train, and a module in recommender.models
 MODELS: Final = get_args(Model)
 
 
@@ -48,6 +48,10 @@ Text = Annotated[str, Field(min_length=1)]
 Checksum = Annotated[str, BeforeValidator(_lower_checksum)]
 Column = Annotated[int | str | None, PlainValidator(_name_or_number)]
 Share = Annotated[Number, Field(ge=0, le=1)]
+Base = Annotated[Number, Field(gt=0, le=100)]
+Exponent = Annotated[Number, Field(ge=0, le=2)]
+Positive = Annotated[Number, Field(gt=0, le=1000)]
+Landmarks = Annotated[Integer, Field(ge=1, le=20_000)]
 Dropout = Annotated[Number, Field(ge=0, le=0.99)]
 
 
@@ -146,17 +150,23 @@ class ModelSection(Section):
     """The parameters of one model."""
 
     scores: ClassVar[Scores]  # whether they predict ratings or only order items
+
+    embedding_size: Annotated[Integer, Field(ge=1, le=4096)]
+
+
+class TrainedSection(ModelSection):
+    """The parameters of a model that is trained in epochs."""
+
     loss: ClassVar[str]  # reported for a rating, and its unit
 
     schedule: Literal["constant", "cosine"]
-    embedding_size: Annotated[Integer, Field(ge=1, le=4096)]
     learning_rate: Annotated[Number, Field(gt=0, le=1)]
     batch_size: Annotated[Integer, Field(ge=1, le=2**20)]
     epochs: Annotated[Integer, Field(ge=1, le=10_000)]
     ensemble_size: Annotated[Integer, Field(ge=1, le=16)]
 
 
-class Mf(ModelSection):
+class Mf(TrainedSection):
     """Matrix factorization of ratings."""
 
     scores: ClassVar[Scores] = "ratings"
@@ -175,19 +185,19 @@ class Mf(ModelSection):
         return self
 
 
-class SoftmaxMf(ModelSection):
+class SoftmaxMf(TrainedSection):
     """Matrix factorization trained to rank."""
 
     scores: ClassVar[Scores] = "order"
     loss: ClassVar[str] = "cross entropy (nats)"
 
-    rating_base: Annotated[Number, Field(gt=0, le=100)]
+    rating_base: Base
     dropout: Dropout
     user_l2: Share
     item_l2: Share
 
 
-class EncodedMf(ModelSection):
+class EncodedMf(TrainedSection):
     """Matrix factorization with item vectors computed from ratings."""
 
     scores: ClassVar[Scores] = "ratings"
@@ -196,6 +206,27 @@ class EncodedMf(ModelSection):
     dropout: Dropout
     l2: Share
     encoder_l2: Share
+
+
+class Kernel(ModelSection):
+    """Leading features of a kernel between users, in closed form."""
+
+    scores: ClassVar[Scores] = "order"
+
+    rating_base: Base
+    target_base: Base
+    user_discount: Exponent
+    item_gamma: Positive
+    item_scale: Exponent
+    item_ridge: Positive
+    profile_weight: Positive
+    item_discount: Exponent
+    user_gamma: Positive
+    user_scale: Exponent
+    rounds: Annotated[Integer, Field(ge=0, le=100)]
+    ridge: Positive
+    max_users: Landmarks
+    max_items: Landmarks
 
 
 class Train(Section):
@@ -208,6 +239,7 @@ class Train(Section):
     mf: Mf
     softmax_mf: SoftmaxMf
     encoded_mf: EncodedMf
+    kernel: Kernel
 
     @property
     def section(self) -> ModelSection:
@@ -226,6 +258,14 @@ class Train(Section):
         if self.section.scores == "order" and metric in ("rmse", "mae"):
             rule = f"{self.model} ranks and predicts no ratings: must be map, ndcg, precision, recall, mrr or hit_rate"
             raise PydanticCustomError("conflict", f"train.early_stopping.metric: {rule}; found '{metric}'")
+        return self
+
+    @model_validator(mode="after")
+    def _epochs_exist(self) -> Self:
+        patience = self.early_stopping.patience
+        if patience and not isinstance(self.section, TrainedSection):
+            rule = f"{self.model} is solved in closed form and has no epochs: must be 0"
+            raise PydanticCustomError("conflict", f"train.early_stopping.patience: {rule}; found {patience}")
         return self
 
 

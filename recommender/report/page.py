@@ -18,7 +18,7 @@ from recommender.data.interactions import Interactions
 from recommender.errors import one_line
 from recommender.evaluation.heldout import HeldOut
 from recommender.evaluation.metrics import COLUMNS, CURVES, LOWER_IS_BETTER
-from recommender.params import Params, Section, flatten
+from recommender.params import Params, Section, TrainedSection, flatten
 from recommender.ranking.factors import SIMILAR_MIN_RATINGS, Factors, similar_items
 from recommender.report import charts
 from recommender.report.drawing import Chart, style
@@ -51,7 +51,7 @@ class Run:
     at_k: dict[str, dict[str, NDArray[np.float64]]]  # of each model, (K,) values of a metric
     history: dict[str, NDArray[np.float64]]  # the losses of every epoch
     split: dict[str, Any]
-    epochs: int
+    epochs: int | None  # None for a closed form
 
     @classmethod
     def read(cls, params: Params) -> Self:
@@ -75,9 +75,9 @@ class Run:
             recommendations=read_table(paths.RECOMMENDATIONS),
             metrics=metrics,
             at_k=at_k,
-            history=read_csv(paths.HISTORY),
+            history=read_csv(paths.HISTORY) if isinstance(params.train.section, TrainedSection) else {},
             split=read_json(paths.SPLIT_METRICS),
-            epochs=read_json(paths.TRAIN_METRICS)["epochs"],
+            epochs=read_json(paths.TRAIN_METRICS).get("epochs"),
         )
 
     @property
@@ -133,6 +133,7 @@ def draw(run: Run) -> dict[str, list[Chart]]:
     }
     parts = {"loss": "train", "val_loss": "validation" if "validation_ratings" in run.split else "test"}
     losses = {part: run.history[column] for column, part in parts.items() if column in run.history}
+    section = run.params.train.section
     mapped = popular[:MAPPED]
     genres = [run.items["categories"][item].as_py().split("|")[0] or "no category" for item in mapped]
     models = [(name.replace("_", " "), at_k) for name, at_k in run.at_k.items()]
@@ -143,7 +144,7 @@ def draw(run: Run) -> dict[str, list[Chart]]:
                 charts.popularity_tail(run.ratings.item_counts()),
                 charts.ratings_by_user(np.bincount(run.ratings.users)),
             ],
-            "training": [charts.loss_by_epoch(losses, run.params.train.section.loss)],
+            "training": [charts.loss_by_epoch(losses, section.loss)] if isinstance(section, TrainedSection) else [],
             "map": [charts.item_map(run.factors.item_factors[mapped], [run.titles[item] for item in mapped], genres)],
         }
         if not run.measured:

@@ -56,4 +56,6 @@ with _quiet_stderr(), _fast_imports("pandas", "scipy", "sklearn"):
     import tensorflow as tf
     from keras import ops
 
+tf.get_logger().setLevel("ERROR")  # it warns of functions that are compiled for several shapes
+
 __all__ = ["keras", "ops", "tf"]

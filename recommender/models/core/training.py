@@ -1,5 +1,6 @@
-"""Training, whatever the model: one or several seeds, with early stopping or without, once or once more."""
+"""Training, whatever the model: in epochs, of one seed or several, with or without early stopping; or in closed form."""
 
+import functools
 import importlib
 import math
 import sys
@@ -16,12 +17,13 @@ from recommender.evaluation.heldout import HeldOut, evaluate
 from recommender.evaluation.metrics import summary
 from recommender.models.core.backend import keras
 from recommender.models.core.saving import as_keras
-from recommender.params import EarlyStopping, ModelSection, Train
+from recommender.params import Train, TrainedSection
 from recommender.ranking.factors import Factors
-from recommender.ranking.fold_in import RatingLoss, SoftmaxLoss
+from recommender.ranking.fold_in import FoldIn
 from recommender.ranking.topk import check_k
 
 SEED_STEP: Final = 1000  # between the seeds of models that are averaged
+Measure = Callable[[Factors], dict[str, float]]  # on the validation part
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,13 @@ class Parts:
 
 @dataclass(frozen=True)
 class Job:
-    """A compiled model and what it is trained on: what the `prepare` function of every model's module returns."""
+    """A compiled model and what it is trained on: what `prepare` returns in the module of a model trained in epochs."""
 
     model: keras.Model
     data: keras.utils.PyDataset
     held_out: keras.utils.PyDataset
     factors: Callable[[], Factors]  # exports the trained vectors and biases
-    fold_in: RatingLoss | SoftmaxLoss  # the loss of one user, for new ones
+    fold_in: FoldIn  # the loss of one user, for new ones
 
 
 @dataclass(frozen=True)
@@ -51,25 +53,38 @@ class Trained:
 
     model: keras.Model  # scores pairs
     factors: Factors
-    fold_in: RatingLoss | SoftmaxLoss
+    fold_in: FoldIn
     metrics: dict[str, Any]  # of the epoch that the model is taken from
-    history: dict[str, NDArray[Any]]  # the losses of every epoch, as columns
+    history: dict[str, NDArray[Any]]  # the losses of every epoch, as columns; of none for a closed form
 
 
 def train(parts: Parts, params: Train) -> Trained:
     """Train the model that the parameters name."""
-    stopping, section, validation = params.early_stopping, params.section, parts.validation
-    chosen_by_validation = len(validation) > 0
+    stopping, section, chosen_by_validation = params.early_stopping, params.section, len(parts.validation) > 0
     if not chosen_by_validation and (stopping.patience or params.final_fit is True):
         name = "early_stopping.patience" if stopping.patience else "final_fit"
         raise UserError(f"train.{name}: needs a validation part; set split.validation_size above 0")
-    job = prepare(parts.train, validation if chosen_by_validation else parts.test, parts.item_order, params)
+    measure = None
+    if chosen_by_validation:
+        check_k("train.early_stopping.k", stopping.k, parts.validation.num_items)
+        held_out = HeldOut.of(parts.validation, parts.train, stopping.relevance_quantile)
+        measure = functools.partial(validation_metrics, held_out=held_out, k=stopping.k)
+    known = Interactions.joined(*(getattr(parts, name) for name in params.learned_from))
+    if isinstance(section, TrainedSection):
+        return in_epochs(parts, known, params, section, measure)
+    return in_closed_form(parts, known, params, measure)
+
+
+def in_epochs(
+    parts: Parts, known: Interactions, params: Train, section: TrainedSection, measure: Measure | None
+) -> Trained:
+    """Train a model whose module has `prepare`, and once more on what is `known` for a final fit."""
+    stopping = params.early_stopping
+    job = prepare(parts.train, parts.validation if measure else parts.test, parts.item_order, params)
     callbacks: list[keras.callbacks.Callback] = []
     best = None
-    if chosen_by_validation:
-        held_out = HeldOut.of(validation, parts.train, stopping.relevance_quantile)
-        check_k("train.early_stopping.k", stopping.k, validation.num_items)
-        callbacks.append(ValidationMetrics(job.factors, held_out, stopping, section.epochs))
+    if measure:
+        callbacks.append(ValidationMetrics(job.factors, measure, None if stopping.patience else section.epochs - 1))
         if stopping.patience:
             best = keras.callbacks.EarlyStopping(
                 monitor=f"val_{stopping.metric}",
@@ -83,7 +98,6 @@ def train(parts: Parts, params: Train) -> Trained:
     history = {name: np.array(logs[name]) for name in sorted(logs) if len(logs[name]) == epochs}
     epoch = best.best_epoch if best else epochs - 1
     metrics = {name: values[epoch - epochs] for name, values in logs.items()}
-    known = Interactions.joined(*(getattr(parts, name) for name in params.learned_from))
     models = [] if params.final_fit else [job.factors()]
     for number in range(len(models), section.ensemble_size):
         seed = (params.seed + SEED_STEP * number) % 2**32
@@ -96,14 +110,34 @@ def train(parts: Parts, params: Train) -> Trained:
     return Trained(model, factors, job.fold_in, metrics, {"epoch": np.arange(epochs), **history})
 
 
+def in_closed_form(parts: Parts, known: Interactions, params: Train, measure: Measure | None) -> Trained:
+    """Solve a model whose module has `solve`, and once more on what is `known` for a final fit."""
+
+    def solve(ratings: Interactions) -> tuple[Factors, FoldIn]:
+        solved: tuple[Factors, FoldIn] = _module(params).solve(ratings, parts.item_order, params.section, params.seed)
+        return solved
+
+    factors, fold_in = solve(parts.train if measure else known)
+    metrics = measure(factors) if measure else {}
+    if measure and params.final_fit:
+        factors, fold_in = solve(known)
+    model = as_keras(factors)
+    metrics = {"weights": model.count_params(), **metrics}
+    return Trained(model, factors, fold_in, metrics, {"epoch": np.empty(0), "loss": np.empty(0)})
+
+
 def prepare(known: Interactions, held_out: Interactions, item_order: NDArray[np.int32], params: Train) -> Job:
     """Build and compile the model that the parameters name, with its module's `prepare`.
 
     It learns from `known`; its loss is measured on `held_out` after each epoch.
     """
     keras.utils.set_random_seed(params.seed)
-    module = importlib.import_module(f"recommender.models.{params.model}")
-    return module.prepare(known, held_out, item_order, params.section, params.seed)
+    job: Job = _module(params).prepare(known, held_out, item_order, params.section, params.seed)
+    return job
+
+
+def _module(params: Train) -> Any:  # noqa: ANN401 - a module
+    return importlib.import_module(f"recommender.models.{params.model}")
 
 
 def fit(
@@ -121,14 +155,15 @@ def fit(
     logs = {name: [float(value) for value in values] for name, values in history.items()}
     for name, values in logs.items():
         if not math.isfinite(values[-1]):
+            rate = params.section.model_dump()["learning_rate"]
             raise UserError(
                 f"training diverged in epoch {len(logs['loss'])}: {name} is {values[-1]}; lower "
-                f"train.{params.model}.learning_rate (now {params.section.learning_rate:g}) or raise its batch_size"
+                f"train.{params.model}.learning_rate (now {rate:g}) or raise its batch_size"
             )
     return logs
 
 
-def adam(section: ModelSection, steps: int) -> keras.optimizers.Adam:
+def adam(section: TrainedSection, steps: int) -> keras.optimizers.Adam:
     """Return the optimizer; `steps` are those of an epoch."""
     rate = section.learning_rate
     if section.schedule == "cosine":
@@ -136,18 +171,22 @@ def adam(section: ModelSection, steps: int) -> keras.optimizers.Adam:
     return keras.optimizers.Adam(rate)
 
 
-class ValidationMetrics(keras.callbacks.Callback):
-    """Adds metrics on the validation part to the logs; with a patience of 0 only to those of the last epoch."""
+def validation_metrics(factors: Factors, held_out: HeldOut, k: int) -> dict[str, float]:
+    """Return the metrics of the validation part, each with val_ before its name."""
+    measured = summary(*evaluate(factors, held_out, k))
+    return {f"val_{name}": value for name, value in measured.items() if name != "users"}
 
-    def __init__(self, factors: Callable[[], Factors], held_out: HeldOut, stopping: EarlyStopping, epochs: int) -> None:
+
+class ValidationMetrics(keras.callbacks.Callback):
+    """Adds metrics on the validation part to the logs, of every epoch or `only` of one."""
+
+    def __init__(self, factors: Callable[[], Factors], measure: Measure, only: int | None) -> None:
         super().__init__()
-        self.factors, self.held_out, self.stopping, self.epochs = factors, held_out, stopping, epochs
+        self.factors, self.measure, self.only = factors, measure, only
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Measure."""
         factors = self.factors()
         finite = all(np.isfinite(part).all() for part in (factors.user_factors, factors.item_factors))
-        if logs is not None and finite and (self.stopping.patience or epoch == self.epochs - 1):
-            measured = summary(*evaluate(factors, self.held_out, self.stopping.k))
-            del measured["users"]
-            logs.update({f"val_{name}": value for name, value in measured.items()})
+        if logs is not None and finite and self.only in (None, epoch):
+            logs.update(self.measure(factors))
