@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Tensor = Any  # TensorFlow ships no types
 BLOCK: Final = 1024  # users, or items, whose dense rows are made at a time
+KEPT: Final = 2048  # users that new ones are compared with
+KEPT_RIDGE: Final = 1e-4  # of the mean of the diagonal of what fits their vectors
 SHIFT: Final = 1e-7  # of the trace of a matrix of features, added to its diagonal: it may be singular
 
 
@@ -31,20 +33,21 @@ def solve(known: Interactions, item_order: NDArray[np.int32], section: Kernel, s
     kernel = user_kernel(ratings, known.scale, section, users)
     inputs, scale = kernel.inputs(ratings), kernel.scale(np.diff(ratings.indptr))
 
-    def similar(block: "sp.csr_array", block_scale: NDArray[np.float32]) -> Tensor:
-        features = np.ascontiguousarray(_dense_rows(kernel, block).T)
-        return exponential(product(anchors, features), section.user_gamma, kernel.anchor_scale, block_scale)
+    def similar(features: NDArray[np.float32], block_scale: NDArray[np.float32]) -> Tensor:
+        cosines = product(anchors, np.ascontiguousarray(features.T))
+        return exponential(cosines, section.user_gamma, kernel.anchor_scale, block_scale)
 
     anchors = np.ascontiguousarray(kernel.anchors.T)
-    between = similar(inputs[users], kernel.anchor_scale)
+    between = similar(kernel.anchors, kernel.anchor_scale)
     size = min(section.embedding_size, len(users))
-    kernel = dataclasses.replace(kernel, mapping=leading(between, size, section.rounds, seed))
+    mapping = leading(between, size, section.rounds, seed)
     if len(users) == known.num_users:
-        vectors = np.array(product(between, kernel.mapping))
+        vectors = np.array(product(between, mapping))
     else:
-        starts = range(0, known.num_users, 4 * BLOCK)
-        blocks = ((inputs[start : start + 4 * BLOCK], scale[start : start + 4 * BLOCK]) for start in starts)
-        vectors = np.concatenate([np.array(product(similar(*block), kernel.mapping)) for block in blocks])
+        blocks = [slice(start, start + KEPT) for start in range(0, known.num_users, KEPT)]
+        rows = (similar(_dense_rows(kernel, inputs[block]), scale[block]) for block in blocks)
+        vectors = np.concatenate([np.array(product(part, mapping)) for part in rows])
+    kernel = _compact(dataclasses.replace(kernel, mapping=np.array(mapping)), between, vectors[users])
     items = ridge(vectors, dataclasses.replace(kernel, rating_base=section.target_base).inputs(ratings), section.ridge)
     user_bias, item_bias = (np.zeros(count, np.float32) for count in known.shape)
     return Factors(vectors, items, user_bias, item_bias, item_order, scores=section.scores), kernel
@@ -139,6 +142,21 @@ def ridge(vectors: NDArray[np.float32], targets: "sp.csr_array", penalty: float)
     gram = product(wide, wide) + penalty * tf.eye(wide.shape[1], dtype=tf.float64)
     right = np.ascontiguousarray((targets.T.tocsr() @ vectors).T)
     return np.array(product(right, tf.cast(inverse(gram), tf.float32)))
+
+
+def _compact(kernel: UserKernel, between: Tensor, vectors: NDArray[np.float32]) -> UserKernel:
+    """Return a kernel with `KEPT` anchors at most and a mapping that fits the vectors of all, in half precision."""
+    mapping = kernel.mapping
+    kept = np.arange(len(vectors))
+    if len(kept) > KEPT:
+        kept = np.linspace(0, len(kept) - 1, KEPT).astype(np.int32)
+        rows = tf.gather(between, kept, axis=1)
+        gram = product(rows, rows)
+        shift = KEPT_RIDGE * tf.linalg.trace(gram) / KEPT
+        mapping = np.array(product(inverse(gram + shift * tf.eye(KEPT)), product(rows, vectors)))
+    weights, anchors = (part.astype(np.float16) for part in (kernel.item_weights, kernel.anchors[kept]))
+    scale = kernel.anchor_scale[kept]
+    return dataclasses.replace(kernel, item_weights=weights, anchors=anchors, anchor_scale=scale, mapping=mapping)
 
 
 def _landmarks(known: Interactions, section: Kernel, seed: int) -> NDArray[np.int32]:

@@ -128,14 +128,15 @@ def load(path: Path = FOLD_IN) -> FoldIn:
     kind = KINDS.get(str(arrays.pop("loss", None)))
     fields = {field.name: field.type for field in dataclasses.fields(kind)} if kind else {}
     if kind is None or set(arrays) != set(fields) or not all(_fits(arrays[name], fields[name]) for name in fields):
-        raise UserError(f"{path}: does not describe how to fold in; {RERUN}")
+        raise UserError(f"{path}: does not describe a loss; {RERUN}")
     numbers: Any = {name: fields[name] for name in fields if fields[name] in (int, float)}
     return kind(**arrays | {name: number(arrays[name]) for name, number in numbers.items()})
 
 
 def _fits(value: NDArray[Any], kind: Any) -> bool:  # noqa: ANN401 - a field's type
     scalar = kind in (int, float)
-    return (value.shape == () and value.dtype == np.float64 if scalar else value.ndim > 0) and np.isfinite(value).all()
+    shaped = value.shape == () and value.dtype == np.float64 if scalar else value.ndim > 0 and value.dtype.kind in "fi"
+    return bool(shaped and np.isfinite(value).all())
 
 
 def fold_in(factors: Factors, loss: FoldIn, ratings: "sp.csr_array") -> Factors:

@@ -1,10 +1,12 @@
 """A kernel between users: what makes a vector of anybody's ratings, of users trained on and of new ones alike."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from recommender.data.interactions import STARS, stars
 
@@ -34,9 +36,14 @@ class UserKernel:
     item_weights: NDArray[np.floating]  # (m, num_items) B
     anchors: NDArray[np.floating]  # (anchors, num_items) features of some users
     anchor_scale: NDArray[np.float32]  # (anchors,) their s
-    mapping: NDArray[np.floating]  # (anchors, size)
+    mapping: NDArray[np.float32]  # (anchors, size)
     lowest: float = STARS[0]  # of the ratings' scale
     highest: float = STARS[1]
+
+    @cached_property
+    def _wide(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The item weights and the anchors, which are saved in half precision: it does not show in lists."""
+        return self.item_weights.astype(np.float32, copy=False), self.anchors.astype(np.float32, copy=False)
 
     def inputs(self, ratings: "sp.csr_array") -> "sp.csr_array":
         """Return x for (n, num_items) ratings: of the same shape, float32."""
@@ -48,7 +55,7 @@ class UserKernel:
     def features(self, inputs: "sp.csr_array") -> NDArray[np.float32]:
         """Return (x + c p^(3/4)) · item_scale at unit length: (n, num_items) float32, zeros without ratings."""
         known = inputs if len(self.landmarks) == inputs.shape[1] else inputs[:, self.landmarks]
-        found: NDArray[np.float32] = np.sqrt(np.maximum(known @ self.item_weights, 0, dtype=np.float32))
+        found: NDArray[np.float32] = np.sqrt(np.maximum(known @ self._wide[0], 0, dtype=np.float32))
         found *= np.sqrt(found)
         found *= np.float32(self.profile_weight)
         found[np.repeat(np.arange(len(found)), np.diff(inputs.indptr)), inputs.indices] += inputs.data
@@ -64,7 +71,8 @@ class UserKernel:
 
     def vectors(self, ratings: "sp.csr_array") -> NDArray[np.float32]:
         """Return the vectors of users with (n, num_items) ratings: (n, size) float32."""
-        cosines = self.features(self.inputs(ratings)) @ self.anchors.T
-        kernel = np.exp(np.float32(self.gamma) * (cosines - 1)) * self.anchor_scale
-        found: NDArray[np.float32] = self.scale(np.diff(ratings.indptr))[:, None] * (kernel @ self.mapping)
+        with threadpool_limits(1):  # for one user, threads take longer to start than to compute
+            cosines = self.features(self.inputs(ratings)) @ self._wide[1].T
+            kernel = np.exp(np.float32(self.gamma) * (cosines - 1)) * self.anchor_scale
+            found: NDArray[np.float32] = self.scale(np.diff(ratings.indptr))[:, None] * (kernel @ self.mapping)
         return found

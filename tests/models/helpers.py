@@ -7,11 +7,12 @@ import numpy as np
 from recommender.data.interactions import Interactions
 from recommender.data.synthetic import make_ratings
 from recommender.models.core.training import Parts
-from recommender.params import Train
+from recommender.params import MODELS, Train, TrainedSection
 from recommender.params_file import load_params
 from tests.conftest import REPOSITORY
 
 USERS, ITEMS, RATINGS = 60, 80, 1500
+IN_EPOCHS = [name for name in MODELS if issubclass(Train.model_fields[name].annotation or Train, TrainedSection)]
 SMALL = {
     "schedule": "cosine",
     "embedding_size": 8,
@@ -25,7 +26,7 @@ SMALL = {
 def parameters(model: str, section: dict[str, Any] | None = None, /, **others: Any) -> Train:  # noqa: ANN401
     """Return the parameters of params.yaml for a small model, with changes to its section and beside it."""
     values = load_params(REPOSITORY / "params.yaml").train.model_dump()
-    small = {**values[model], **SMALL, **(section or {})}
+    small = {**values[model], **{key: SMALL[key] for key in SMALL.keys() & values[model].keys()}, **(section or {})}
     return Train.model_validate({**values, "model": model, model: small, **others})
 
 

@@ -17,7 +17,7 @@ Tensor = Any  # TensorFlow ships no types
 Matrix = Tensor | NDArray[np.floating]
 ROWS: Final = 240  # of a contraction; (32 KiB - 384) / 128 = 253 fit with float64
 TILE: Final = 48  # columns: a multiple of every tile's
-SMALL: Final = 1200  # rows of a matrix that is eliminated a tile at a time, a larger one `ROWS` at a time
+SMALL: Final = 1200  # rows of a matrix that is eliminated a tile at a time; of a larger one `ROWS` are
 
 
 @tf.function(jit_compile=True)
@@ -56,10 +56,10 @@ def _eliminated(matrix: Tensor, *, whole: bool) -> Tensor:
 
     A column that has been eliminated has room for one of the result. Above the diagonal of a root is what is left over.
     """
-    size, block = matrix.shape[0], TILE if matrix.shape[0] <= SMALL else ROWS
-    if size <= TILE:
-        root = tf.linalg.triangular_solve(tf.linalg.cholesky(matrix), tf.eye(size, dtype=matrix.dtype))
-        return tf.matmul(root, root, transpose_a=True) if whole else root
+    size = matrix.shape[0]
+    if size == 1:
+        return 1 / matrix if whole else 1 / tf.sqrt(matrix)
+    block = 1 if size <= TILE else TILE if size <= SMALL else ROWS
     rows = np.arange(size + -size % block)
     # Rows that fill the last block are those of the identity.
     matrix = _padded(matrix, len(rows) - size, len(rows) - size)

@@ -1,4 +1,4 @@
-"""Training, whatever the model: in epochs, of one seed or several, with or without early stopping; or in closed form."""
+"""Training, whatever the model: in epochs, of one seed or several, with or without early stopping; in closed form."""
 
 import functools
 import importlib
@@ -121,6 +121,8 @@ def in_closed_form(parts: Parts, known: Interactions, params: Train, measure: Me
     metrics = measure(factors) if measure else {}
     if measure and params.final_fit:
         factors, fold_in = solve(known)
+    if not all(np.isfinite(part).all() for part in (factors.user_factors, factors.item_factors)):
+        raise UserError(f"{params.model} has no solution in these numbers; raise the ridges of train.{params.model}")
     model = as_keras(factors)
     metrics = {"weights": model.count_params(), **metrics}
     return Trained(model, factors, fold_in, metrics, {"epoch": np.empty(0), "loss": np.empty(0)})
