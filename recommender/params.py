@@ -214,7 +214,6 @@ class Kernel(ModelSection):
     scores: ClassVar[Scores] = "order"
 
     rating_base: Base
-    target_base: Base
     user_discount: Exponent
     item_gamma: Positive
     item_scale: Exponent
@@ -223,7 +222,6 @@ class Kernel(ModelSection):
     item_discount: Exponent
     user_gamma: Positive
     user_scale: Exponent
-    rounds: Annotated[Integer, Field(ge=0, le=100)]
     ridge: Positive
     max_users: Landmarks
     max_items: Landmarks
@@ -253,16 +251,11 @@ class Train(Section):
         return ("train", "validation", "test")[: {False: 1, True: 2, "all": 3}[self.final_fit]]
 
     @model_validator(mode="after")
-    def _metric_exists(self) -> Self:
-        metric = self.early_stopping.metric
+    def _stopping_fits(self) -> Self:
+        metric, patience = self.early_stopping.metric, self.early_stopping.patience
         if self.section.scores == "order" and metric in ("rmse", "mae"):
             rule = f"{self.model} ranks and predicts no ratings: must be map, ndcg, precision, recall, mrr or hit_rate"
             raise PydanticCustomError("conflict", f"train.early_stopping.metric: {rule}; found '{metric}'")
-        return self
-
-    @model_validator(mode="after")
-    def _epochs_exist(self) -> Self:
-        patience = self.early_stopping.patience
         if patience and not isinstance(self.section, TrainedSection):
             rule = f"{self.model} is solved in closed form and has no epochs: must be 0"
             raise PydanticCustomError("conflict", f"train.early_stopping.patience: {rule}; found {patience}")

@@ -54,8 +54,6 @@ RANGES: dict[str, tuple[float, float, float, float]] = {
     **dict.fromkeys(("user_discount", "item_scale", "item_discount", "user_scale"), (-0.1, 0, 2, 2.1)),
     **dict.fromkeys(("item_gamma", "item_ridge", "profile_weight", "user_gamma", "ridge"), (0, 1e-9, 1000, 1001)),
     **dict.fromkeys(("max_users", "max_items"), (0, 1, 20_000, 20_001)),
-    "target_base": (0, 1e-9, 100, 101),
-    "rounds": (-1, 0, 100, 101),
     "l2": (-1e-9, 0, 1, 1.1),
     "user_l2": (-1e-9, 0, 1, 1.1),
     "item_l2": (-1e-9, 0, 1, 1.1),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
 Tensor = Any  # TensorFlow ships no types
 BLOCK: Final = 1024  # users, or items, whose dense rows are made at a time
+ROUNDS: Final = 7  # of subspace iteration
+TARGET_BASE: Final = 2.0  # a rating of r stars is predicted as base^(r - 4), what is not rated as 0
 KEPT: Final = 2048  # users that new ones are compared with
+ADVICE: Final = "with less than a tenth of them, softmax_mf ranks better"
 KEPT_RIDGE: Final = 1e-4  # of the mean of the diagonal of what fits their vectors
 SHIFT: Final = 1e-7  # of the trace of a matrix of features, added to its diagonal: it may be singular
 
@@ -40,7 +44,7 @@ def solve(known: Interactions, item_order: NDArray[np.int32], section: Kernel, s
     anchors = np.ascontiguousarray(kernel.anchors.T)
     between = similar(kernel.anchors, kernel.anchor_scale)
     size = min(section.embedding_size, len(users))
-    mapping = leading(between, size, section.rounds, seed)
+    mapping = leading(between, size, ROUNDS, seed)
     if len(users) == known.num_users:
         vectors = np.array(product(between, mapping))
     else:
@@ -48,7 +52,7 @@ def solve(known: Interactions, item_order: NDArray[np.int32], section: Kernel, s
         rows = (similar(_dense_rows(kernel, inputs[block]), scale[block]) for block in blocks)
         vectors = np.concatenate([np.array(product(part, mapping)) for part in rows])
     kernel = _compact(dataclasses.replace(kernel, mapping=np.array(mapping)), between, vectors[users])
-    items = ridge(vectors, dataclasses.replace(kernel, rating_base=section.target_base).inputs(ratings), section.ridge)
+    items = ridge(vectors, dataclasses.replace(kernel, rating_base=TARGET_BASE).inputs(ratings), section.ridge)
     user_bias, item_bias = (np.zeros(count, np.float32) for count in known.shape)
     return Factors(vectors, items, user_bias, item_bias, item_order, scores=section.scores), kernel
 
@@ -110,7 +114,7 @@ def item_weights(inputs: "sp.csr_array", landmarks: NDArray[np.int32], section: 
     return weights
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def exponential(cosines: Tensor, gamma: float, left: Tensor, right: Tensor) -> Tensor:
     """Return exp(gamma (cosine - 1)), scaled by row and by column. NumPy's exponential depends on the processor."""
     return tf.exp(gamma * (cosines - 1)) * left[:, None] * right
@@ -139,9 +143,9 @@ def _rooted(basis: Tensor, left: Tensor, right: Tensor, shift: float) -> Tensor:
 def ridge(vectors: NDArray[np.float32], targets: "sp.csr_array", penalty: float) -> NDArray[np.float32]:
     """Return the item vectors V that minimise |targets - U Vᵀ|² + penalty |V|²: (num_items, size) float32."""
     wide = tf.cast(vectors, tf.float64)
-    gram = product(wide, wide) + penalty * tf.eye(wide.shape[1], dtype=tf.float64)
+    root = inverse_root(product(wide, wide) + penalty * tf.eye(wide.shape[1], dtype=tf.float64))
     right = np.ascontiguousarray((targets.T.tocsr() @ vectors).T)
-    return np.array(product(right, tf.cast(inverse(gram), tf.float32)))
+    return np.array(product(right, tf.cast(product(root, root), tf.float32)))
 
 
 def _compact(kernel: UserKernel, between: Tensor, vectors: NDArray[np.float32]) -> UserKernel:
@@ -161,6 +165,11 @@ def _compact(kernel: UserKernel, between: Tensor, vectors: NDArray[np.float32]) 
 
 def _landmarks(known: Interactions, section: Kernel, seed: int) -> NDArray[np.int32]:
     """Return the users that all are compared with, ascending: all of them, or a random choice."""
+    bounds = section.max_users, section.max_items
+    for name, count, most in zip(("users", "items"), known.shape, bounds, strict=True):
+        if count > most:
+            bound = f"train.kernel.max_{name}"
+            print(f"kernel: {most:,} of {count:,} {name} stand for all ({bound}); {ADVICE}", file=sys.stderr)
     if known.num_users <= section.max_users:
         return np.arange(known.num_users, dtype=np.int32)
     drawn = np.random.default_rng(seed).permutation(known.num_users)[: section.max_users]

@@ -7,12 +7,11 @@ import numpy as np
 from recommender.data.interactions import Interactions
 from recommender.data.synthetic import make_ratings
 from recommender.models.core.training import Parts
-from recommender.params import MODELS, Train, TrainedSection
+from recommender.params import Train
 from recommender.params_file import load_params
 from tests.conftest import REPOSITORY
 
 USERS, ITEMS, RATINGS = 60, 80, 1500
-IN_EPOCHS = [name for name in MODELS if issubclass(Train.model_fields[name].annotation or Train, TrainedSection)]
 SMALL = {
     "schedule": "cosine",
     "embedding_size": 8,

@@ -21,7 +21,8 @@ from recommender.models.core.training import SEED_STEP, Trained, fit, prepare, t
 from recommender.params import MODELS, Train
 from recommender.ranking import fold_in
 from recommender.ranking.factors import Factors
-from tests.models.helpers import IN_EPOCHS, ITEMS, USERS, make_parts, parameters
+from tests.conftest import IN_EPOCHS
+from tests.models.helpers import ITEMS, USERS, make_parts, parameters
 
 EPOCHS = {name: parameters(name) for name in IN_EPOCHS} | {
     "mf, batch_sum": parameters("mf", {"interaction": "batch_sum"}),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
 from recommender.models.core.training import train
-from recommender.models.kernel import KEPT, item_weights, leading, ridge, solve, user_kernel
+from recommender.models.kernel import KEPT, TARGET_BASE, item_weights, leading, ridge, solve, user_kernel
 from recommender.params import Kernel
 from recommender.ranking.fold_in import fold_in
 from tests.models.helpers import ITEMS, USERS, make_parts, parameters
@@ -20,8 +20,13 @@ KNOWN = PARTS.train
 SIZE = 12
 
 
+@pytest.fixture(autouse=True)
+def converged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recommender.models.kernel.ROUNDS", 100)
+
+
 def section(**changes: float) -> Kernel:
-    return parameters("kernel", {"embedding_size": SIZE, "rounds": 100, **changes}).kernel
+    return parameters("kernel", {"embedding_size": SIZE, **changes}).kernel
 
 
 def stars(known: Interactions = KNOWN) -> list[dict[int, float]]:
@@ -103,7 +108,7 @@ def test_scores_are_those_of_the_definition(count: int) -> None:
     targets = np.zeros((USERS, ITEMS))
     for user, row in enumerate(stars()):
         for item, star in row.items():
-            targets[user, item] = params.target_base ** (star - 4)
+            targets[user, item] = TARGET_BASE ** (star - 4)
     items = np.linalg.solve(users.T @ users + params.ridge * np.eye(SIZE), users.T @ targets)
     assert_allclose(factors.user_factors @ factors.item_factors.T, users @ items, rtol=0, atol=2e-3)
 

@@ -17,8 +17,8 @@ from recommender.paths import TEST
 from recommender.ranking.factors import Factors
 from recommender.storage import read_json, read_table, write_table
 from stages import train as train_stage
-from tests.conftest import files, stage
-from tests.models.helpers import IN_EPOCHS, make_parts, parameters, stopping
+from tests.conftest import IN_EPOCHS, files, stage
+from tests.models.helpers import make_parts, parameters, stopping
 
 each_model = pytest.mark.parametrize("model", IN_EPOCHS)
 OUTPUTS = ("models/factors.npz", "models/fold_in.npz", "models/mf.keras", "metrics/train.json", "metrics/history.csv")

@@ -20,7 +20,7 @@ TILE: Final = 48  # columns: a multiple of every tile's
 SMALL: Final = 1200  # rows of a matrix that is eliminated a tile at a time; of a larger one `ROWS` are
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def product(left: Matrix, right: Matrix) -> Tensor:
     """Return leftᵀ right: (rows, m) and (rows, n) of one type to (m, n)."""
     sizes = left.shape[1], right.shape[1]
@@ -35,13 +35,13 @@ def product(left: Matrix, right: Matrix) -> Tensor:
     return tf.while_loop(lambda index, _: index < steps, step, (0, start))[1][: sizes[0], : sizes[1]]
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def inverse(matrix: Matrix) -> Tensor:
     """Return the inverse of a symmetric positive definite matrix, by elimination in blocks (Gauss and Jordan)."""
     return _eliminated(tf.convert_to_tensor(matrix), whole=True)
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def inverse_root(matrix: Matrix) -> Tensor:
     """Return the lower triangular R with R S Rᵀ = I of a symmetric positive definite S: its Cholesky root's inverse."""
     return tf.linalg.band_part(_eliminated(tf.convert_to_tensor(matrix), whole=False), -1, 0)
