@@ -40,11 +40,6 @@ def test_lists_have_what_computes_and_nothing_else() -> None:
     assert not LISTS["tables"].keys() & {"tensorflow", "keras", "matplotlib"}
 
 
-def test_imports_for_type_checkers_do_not_count() -> None:
-    text = "import a.b\nif TYPE_CHECKING:\n    import c\ndef f():\n    from d import e\n"
-    assert environment.imports(text) == {"a.b", "d", "d.e"}
-
-
 def test_compiled_packages_are_recognized() -> None:
     assert environment.is_compiled(distribution("numpy"))
     assert not environment.is_compiled(distribution("pytest"))

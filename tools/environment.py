@@ -4,10 +4,10 @@ A list has what the group's stages import and, of what those packages need in tu
 """
 
 import argparse
-import ast
 import re
 import sys
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, packages_distributions
+from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Final
 
@@ -59,37 +59,15 @@ def locked_versions(lock: str) -> dict[str, str]:
 
 def imported_packages(stages: tuple[str, ...]) -> set[str]:
     """Return the distributions that stages import, directly or through modules of this repository."""
-    waiting = [Path(f"stages/{stage}.py") for stage in stages]
-    waiting += MODELS.rglob("*.py") if "train" in stages else []
-    seen: set[Path] = set()
-    names: set[str] = set()
-    while waiting:
-        path = waiting.pop()
-        seen.add(path)
-        imported = imports(path.read_text(encoding="utf-8"))
-        own = {Path(name.replace(".", "/") + ".py") for name in imported}
-        waiting += [path for path in own - seen if path.is_file()]
-        names |= {name.split(".")[0] for name in imported}
+    finder = ModuleFinder(["."])  # of what is imported, only this repository's modules are found there
+    for path in (
+        *(Path(f"stages/{stage}.py") for stage in stages),
+        *(MODELS.rglob("*.py") if "train" in stages else ()),
+    ):
+        finder.run_script(str(path))
     installed = packages_distributions()
-    return {canonicalize_name(package) for name in names for package in installed.get(name, [])}
-
-
-def imports(text: str) -> set[str]:
-    """Return the dotted names that a module's code imports, but for those that only type checkers see."""
-    names: set[str] = set()
-
-    def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            return
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            names.update((node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)))
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(ast.parse(text))
-    return names
+    elsewhere = {name.split(".")[0] for name in finder.badmodules}
+    return {canonicalize_name(package) for name in elsewhere for package in installed.get(name, [])}
 
 
 def decisive(packages: set[str]) -> dict[str, Distribution]:
