@@ -38,10 +38,8 @@ class UserError(Exception):
 
 def cannot_write(path: Path, error: OSError) -> UserError:
     """Return the error for a file that cannot be written, with a remedy for the usual reasons."""
-    # Pooch raises its own PermissionError, which has no errno and names the absolute path.
-    number = error.errno or (errno.EACCES if isinstance(error, PermissionError) else 0)
-    reason = os.strerror(number) if number else str(error)
-    return UserError(f"{path}: cannot be written: {reason}; {REMEDIES.get(number, 'fix that')}, then retry")
+    remedy = REMEDIES.get(error.errno or 0, "fix that")
+    return UserError(f"{path}: cannot be written: {error.strerror or error}; {remedy}, then retry")
 
 
 def run(main: Callable[[], None]) -> None:

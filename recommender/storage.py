@@ -5,6 +5,7 @@ Readers raise `UserError` for files that are missing or damaged, writers where t
 
 import csv
 import errno
+import hashlib
 import json
 import math
 import os
@@ -66,6 +67,15 @@ def _open_unnamed(folder: Path) -> int | None:
         if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
             return None
         raise
+
+
+def checksum(path: Path, kind: str = "a file") -> str:
+    """Return the SHA-256 of a file; `kind` is what the message asks for where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; give the path of {kind}") from None
 
 
 def write_text(path: Path, text: str) -> None:

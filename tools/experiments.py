@@ -1,7 +1,6 @@
 """Experiments: runs of the pipeline with other parameters."""
 
 import argparse
-import hashlib
 import json
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 import dvc.api
 
 from recommender.data.movielens import RELEASES
-from recommender.errors import UserError
+from recommender.storage import checksum
 from tools.console import call
 
 
@@ -37,12 +36,7 @@ def data_source(dataset: str, archive: str | None, sha256: str | None) -> dict[s
         return {"data.dataset": dataset}  # data.own says the rest
     if archive is not None and "://" not in archive:
         path = Path(archive).resolve()
-        try:
-            found = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError as error:
-            raise UserError(
-                f"ARCHIVE={archive}: cannot be read: {error.strerror}; give the path of an archive of {dataset}"
-            ) from None
+        found = checksum(path, f"an archive of {dataset}")
         archive = str(path)
         if sha256 is None:
             print(f"{path.name}: is used as it is, SHA-256 {found}", file=sys.stderr)

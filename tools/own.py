@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from dvc.utils.serialize import modify_yaml
 from rich.markup import escape
 
-from recommender.data.own.fetching import checksum, download
+from recommender.data.own.fetching import download
 from recommender.data.own.files import files, sources
 from recommender.data.own.layout import ITEMS, choose, recognize
 from recommender.data.own.layout import RATINGS as ROLES
@@ -20,7 +20,7 @@ from recommender.errors import UserError, one_line, run
 from recommender.params import Columns, Own
 from recommender.params_file import load_params
 from recommender.paths import ARCHIVE, LISTED_ITEMS, PARAMS, RATINGS
-from recommender.storage import read_table, write_text
+from recommender.storage import checksum, read_table, write_text
 from tools import results
 from tools.console import show_table
 from tools.preset import presets
@@ -79,7 +79,7 @@ def set_source(ratings: str, items: str | None, names: dict[str, str | int | Non
         for parameter, source, *_ in sources(load_params().data.own):
             path = Path(source) if "://" not in source else download(source, Path(folder) / "file", parameter)
             key = "data.own.sha256" if parameter == "data.own.ratings" else "data.own.items_sha256"
-            set_parameters({key: checksum(path)})
+            set_parameters({key: checksum(path, "a file with ratings")})
 
 
 def set_parameters(values: dict[str, Any]) -> None:

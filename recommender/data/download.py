@@ -17,12 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import pooch
 import requests
 import urllib3
 from tqdm import tqdm
 
-from recommender.errors import UserError, cannot_write, one_line
+from recommender.errors import UserError, one_line
+from recommender.storage import atomic, checksum
 
 ATTEMPTS: Final = 4  # with 1, 2 and 4 seconds between them
 TIMEOUT: Final = 30  # seconds without an answer or a byte
@@ -43,33 +43,21 @@ def fetch(source: str, sha256: str, path: Path, limit: int) -> bool:
     bytes that a download over HTTP may have.
     """
     receive = receiver(source, limit)
-    remote = urllib.parse.urlsplit(source).scheme in HTTP
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A run that was killed while downloading leaves its temporary file behind.
-        for leftover in path.parent.glob("tmp" + 8 * "[a-z0-9_]"):
-            leftover.unlink()
-        if path.is_file() and pooch.file_hash(path) == sha256:
-            return False
-        pooch.create(
-            path=path.parent,
-            base_url="",
-            registry={path.name: f"sha256:{sha256}"},
-            urls={path.name: one_line(source)},  # pooch prints it
-            retry_if_failed=1 if remote else 0,  # after a wrong checksum: other failures end in UserError
-        ).fetch(path.name, downloader=lambda _url, output, _pooch: receive(source, output))
-    except ValueError as error:  # pooch's, "... expected sha256:... but got ..."
-        found = str(error).split("but got ")[-1].split(".")[0]
+    if path.is_file() and checksum(path) == sha256:
+        return False
+    with atomic(path) as temporary:
+        for _ in range(2 if urllib.parse.urlsplit(source).scheme in HTTP else 1):  # a server may have sent wrong bytes
+            receive(source, temporary)
+            found = checksum(temporary)
+            if found == sha256:
+                return True
         raise UserError(
             f"{source}: the archive's SHA-256 is {found}, expected {sha256}: it is damaged or another edition; set "
             f"data.sha256 if you trust it, or {ELSEWHERE}"
-        ) from None
-    except OSError as error:
-        raise cannot_write(path, error) from None
-    return True
+        )
 
 
-def receiver(source: str, limit: int) -> Callable[[str, str | Path], None]:
+def receiver(source: str, limit: int) -> Callable[[str, Path], None]:
     """Return the function that fetches from a source to a path, without a check of what comes."""
     try:
         scheme = urllib.parse.urlsplit(source).scheme
@@ -79,7 +67,7 @@ def receiver(source: str, limit: int) -> Callable[[str, str | Path], None]:
     return remote if scheme in HTTP else _download_wheel if scheme == "pip" else _copy_file
 
 
-def _download_http(limit: int, url: str, output: str | Path) -> None:
+def _download_http(limit: int, url: str, output: Path) -> None:
     """Download over HTTP; after a failure that may pass, wait and try again a few times."""
     for attempt in range(1, ATTEMPTS + 1):
         wait = 2.0 ** (attempt - 1)
@@ -108,10 +96,10 @@ def _download_http(limit: int, url: str, output: str | Path) -> None:
     raise UserError(f"{url}: cannot be fetched after {ATTEMPTS} attempts: {reason}; {ELSEWHERE}")
 
 
-def _receive(url: str, output: str | Path, limit: int) -> None:
+def _receive(url: str, output: Path, limit: int) -> None:
     too_large = UserError(f"{url}: is larger than {limit} bytes, the limit for data.dataset; {ELSEWHERE}")
     get = functools.partial(requests.get, stream=True, timeout=TIMEOUT, hooks={"response": _refuse_downgrade})
-    with Path(output).open("wb") as file, _speed_limit(file.tell), get(url) as response:
+    with output.open("wb") as file, _speed_limit(file.tell), get(url) as response:
         response.raise_for_status()
         announced = response.headers.get("Content-Length", "")
         total = int(announced) if announced.isdecimal() else 0
@@ -158,7 +146,7 @@ def _retry_after(answer: requests.Response) -> float:
         return 0.0
 
 
-def _download_wheel(source: str, output: str | Path) -> None:
+def _download_wheel(source: str, output: Path) -> None:
     """Fetch a wheel by name with pip, which knows the user's index, proxy and certificates."""
     requirement = source.removeprefix("pip:")
     with tempfile.TemporaryDirectory() as folder:
@@ -175,7 +163,7 @@ def _download_wheel(source: str, output: str | Path) -> None:
         shutil.copyfile(wheels[0], output)
 
 
-def _copy_file(source: str, output: str | Path) -> None:
+def _copy_file(source: str, output: Path) -> None:
     parts = urllib.parse.urlsplit(source)
     if parts.scheme not in ("", "file"):
         raise UserError(

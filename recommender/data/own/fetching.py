@@ -11,7 +11,7 @@ from recommender.data.download import ELSEWHERE, receiver
 from recommender.data.own.files import sources
 from recommender.errors import UserError
 from recommender.params import Own
-from recommender.storage import atomic
+from recommender.storage import atomic, checksum
 
 LIMIT: Final = 2**38  # bytes of a download
 CHUNK: Final = 2**20
@@ -43,16 +43,7 @@ def check_local(own: Own) -> None:
     """Refuse files on this machine that are not what their checksums say; those that are gone are no longer needed."""
     for _, source, _, sha256, name in sources(own):
         if Path(source).is_file():
-            _check(name, source, sha256, checksum(Path(source)))
-
-
-def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}; give the path of a file with ratings") from None
+            _check(name, source, sha256, checksum(Path(source), "a file with ratings"))
 
 
 def download(source: str, path: Path, parameter: str) -> Path:
@@ -76,15 +67,9 @@ def _check(name: str, source: str, expected: str | None, found: str) -> None:
 
 def _checksums(archive: Path) -> dict[str, str]:
     """Return the checksum of every member of an archive; of none where it cannot be read."""
-    found = {}
     try:
         with zipfile.ZipFile(archive) as packed:
-            for name in packed.namelist():
-                digest = hashlib.sha256()
-                with packed.open(name) as member:
-                    while chunk := member.read(CHUNK):
-                        digest.update(chunk)
-                found[name] = digest.hexdigest()
+            members = {name: packed.open(name) for name in packed.namelist()}
+            return {name: hashlib.file_digest(file, "sha256").hexdigest() for name, file in members.items()}  # type: ignore[arg-type] # has readinto
     except (OSError, zipfile.BadZipFile):
         return {}
-    return found
