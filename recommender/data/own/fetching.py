@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from recommender.data.download import ELSEWHERE, receiver
 from recommender.data.own.files import sources
@@ -14,15 +14,14 @@ from recommender.params import Own
 from recommender.storage import atomic, checksum
 
 LIMIT: Final = 2**38  # bytes of a download
-CHUNK: Final = 2**20
 
 
-def fetch(own: Own, archive: Path) -> bool:
-    """Fetch the files and return True, or False where the archive has those with the right checksums."""
+def fetch(own: Own, archive: Path) -> None:
+    """Fetch the files, unless the archive has those with the right checksums."""
     listed = list(sources(own))
     check_local(own)
     if _checksums(archive) == {name: sha256 for *_, sha256, name in listed}:
-        return False
+        return
     archive.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=archive.parent) as folder,
@@ -35,8 +34,7 @@ def fetch(own: Own, archive: Path) -> bool:
                 path = download(source, Path(folder) / "download", parameter)
                 _check(name, source, sha256, checksum(path))
             with path.open("rb") as file, packed.open(zipfile.ZipInfo(name), "w", force_zip64=True) as member:
-                shutil.copyfileobj(file, member, CHUNK)
-    return True
+                shutil.copyfileobj(file, member)
 
 
 def check_local(own: Own) -> None:
@@ -69,7 +67,7 @@ def _checksums(archive: Path) -> dict[str, str]:
     """Return the checksum of every member of an archive; of none where it cannot be read."""
     try:
         with zipfile.ZipFile(archive) as packed:
-            members = {name: packed.open(name) for name in packed.namelist()}
-            return {name: hashlib.file_digest(file, "sha256").hexdigest() for name, file in members.items()}  # type: ignore[arg-type] # has readinto
+            members: dict[str, Any] = {name: packed.open(name) for name in packed.namelist()}  # file objects
+            return {name: hashlib.file_digest(file, "sha256").hexdigest() for name, file in members.items()}
     except (OSError, zipfile.BadZipFile):
         return {}
