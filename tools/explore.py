@@ -20,7 +20,7 @@ from recommender.ranking.factors import SIMILAR_MIN_RATINGS, Factors, similar_it
 from recommender.ranking.recommender import Recommender
 from recommender.ranking.titles import YEAR, search
 
-DATA: Final = (paths.TRAIN, paths.VALIDATION, paths.TEST, paths.USERS, paths.ITEMS)
+DATA: Final = (*paths.PARTS.values(), paths.GIVEN, paths.USERS, paths.ITEMS)
 READ: Final = (*DATA, paths.FACTORS, paths.FOLD_IN, paths.PARAMS)
 
 STYLE: Final = Path(__file__).with_suffix(".css")
@@ -85,11 +85,12 @@ def main() -> None:
 def read(times: tuple[int, ...]) -> Catalogue:
     """Read what the pipeline has made, again after a change of the files' times."""
     del times
-    recommender = Recommender.read()
+    params = load_params()
+    recommender = Recommender.read(params.train.learned_from)
     titles = recommender.items["title"].to_pylist()
     genres = [list(filter(None, each.split("|"))) for each in recommender.items["categories"].to_pylist()]
     years = [int(year[1]) if (year := YEAR.search(title)) else 0 for title in titles]
-    return Catalogue(recommender, load_params(), titles, genres, np.array(years))
+    return Catalogue(recommender, params, titles, genres, np.array(years))
 
 
 def markdown(text: str) -> str:
@@ -146,8 +147,10 @@ def show_user(catalogue: Catalogue, shown: Shown) -> None:
                 catalogue.show("more history", items[shown.length :], values[shown.length :])
     with recommendations:
         st.subheader("Recommended", anchor=False)
-        st.caption(f"Items that this user has not rated. {catalogue.scores}")
-        show_best("user", catalogue, shown, factors, rated)
+        known = catalogue.recommender.learned.users[user]
+        scores = catalogue.scores if known else "The most rated: the model has learned none of this user's ratings."
+        st.caption(f"Items that this user has not rated. {scores}")
+        show_best("user", catalogue, shown, factors, rated, user)
 
 
 def show_new_user(catalogue: Catalogue, shown: Shown) -> None:
@@ -174,10 +177,12 @@ def show_new_user(catalogue: Catalogue, shown: Shown) -> None:
             st.info("Choose some items: three or more are enough for a first list.")
 
 
-def show_best(name: str, catalogue: Catalogue, shown: Shown, factors: Factors, rated: sp.csr_array) -> None:
+def show_best(
+    name: str, catalogue: Catalogue, shown: Shown, factors: Factors, rated: sp.csr_array, user: int | None = None
+) -> None:
     """List the unrated movies of highest score for the only user of `factors`, of those to be shown."""
     # The whole list first: what is not shown must not change the scores of what is.
-    ranked, scores = factors.top_k(np.zeros(1, dtype=np.int32), rated, len(catalogue.titles))
+    ranked, scores = catalogue.recommender.top_k(factors, rated, len(catalogue.titles), user)
     kept = np.flatnonzero((ranked[0] >= 0) & shown.items[ranked[0]])[: shown.length]
     catalogue.show(name, ranked[0, kept].tolist(), [f"{score:.2f}" for score in scores[0, kept]], ranked=True)
 

@@ -13,15 +13,18 @@ from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
 from recommender.errors import UserError, one_line
-from recommender.paths import ITEMS, TEST, TRAIN, USERS, VALIDATION
+from recommender.paths import GIVEN, ITEMS, TEST, TRAIN, USERS, VALIDATION
 from recommender.ranking import fold_in
 from recommender.ranking.factors import Factors
+from recommender.ranking.learned import Learned
 from recommender.ranking.titles import find_item
+from recommender.ranking.topk import Lists
 from recommender.storage import read_table
 
 SCORES: Final = {
     "ratings": "predicted rating, which may exceed the scale",
     "order": "score, which orders items and is no rating",
+    "popularity": "number of ratings: the model has learned none of this user's",
 }
 FAVOURITES: Final = 5  # best-rated items shown of a user
 
@@ -34,15 +37,17 @@ class Recommender:
     rated: sp.csr_array  # users x items, every rating of all parts: what a user has rated is not recommended
     user_ids: NDArray[Any]  # (num_users,) the id of each user index, a whole number or text
     items: pa.Table  # item_id, title, categories of each item index
+    learned: Learned
 
     @classmethod
-    def read(cls) -> Self:
-        """Read what split and train wrote."""
-        rated = Interactions.read(TRAIN, VALIDATION, TEST).matrix()
+    def read(cls, learned_from: Sequence[str] = ("train",)) -> Self:
+        """Read what split and train wrote; the model has learned from these parts."""
+        rated = Interactions.read(TRAIN, VALIDATION, TEST, GIVEN).matrix()
+        learned = Learned.of(*Interactions.read_learned(learned_from))
         user_ids = read_table(USERS, ["user_id"])["user_id"].to_numpy()
         factors = Factors.load()
         factors.check_shape(rated.shape)
-        return cls(factors, rated, user_ids, read_table(ITEMS, ["item_id", "title", "categories"]))
+        return cls(factors, rated, user_ids, read_table(ITEMS, ["item_id", "title", "categories"]), learned)
 
     @cached_property
     def item_counts(self) -> NDArray[np.int64]:
@@ -51,7 +56,8 @@ class Recommender:
 
     def recommend_all(self, k: int) -> pa.Table:
         """List k items for every user, by user index and rank; a user who has rated nearly all items gets fewer."""
-        items, scores = self.factors.top_k(np.arange(len(self.user_ids), dtype=np.int32), self.rated, k)
+        everybody = np.arange(len(self.user_ids), dtype=np.int32)
+        items, scores = self.learned.lists(self.factors.top_k, everybody, self.rated, k)
         user, position = np.nonzero(items >= 0)
         chosen = self.items.take(pa.array(items[user, position]))
         return pa.table(
@@ -97,8 +103,8 @@ class Recommender:
         return {
             "user_id": self.user_ids[[user]].tolist()[0],
             "favourites": [{**self._item(int(ratings.indices[i])), "rating": float(ratings.data[i])} for i in best],
-            "scores": self.factors.scores,
-            "recommendations": self._ranked(factors, ratings, k),
+            "scores": self.factors.scores if self.learned.users[user] else "popularity",
+            "recommendations": self._ranked(factors, ratings, k, user),
         }
 
     def show_new_user(self, liked: Sequence[int], k: int) -> dict[str, Any]:
@@ -109,8 +115,14 @@ class Recommender:
             "recommendations": self._ranked(*self.new_user(liked), k),
         }
 
-    def _ranked(self, factors: Factors, seen: sp.csr_array, k: int) -> list[dict[str, Any]]:
-        items, scores = (part[0].tolist() for part in factors.top_k(np.zeros(1, dtype=np.int32), seen, k))
+    def top_k(self, factors: Factors, seen: sp.csr_array, k: int, user: int | None = None) -> Lists:
+        """List k items, 1 x k, for the only user of `factors`, who has this index, or is new."""
+        known = np.ones(1, dtype=bool) if user is None else self.learned.users[[user]]
+        learned = dataclasses.replace(self.learned, users=known)
+        return learned.lists(factors.top_k, np.zeros(1, dtype=np.int32), seen, k)
+
+    def _ranked(self, factors: Factors, seen: sp.csr_array, k: int, user: int | None = None) -> list[dict[str, Any]]:
+        items, scores = (part[0].tolist() for part in self.top_k(factors, seen, k, user))
         return [
             {"rank": rank, **self._item(item), "score": round(score, 6)}
             for rank, (item, score) in enumerate(zip(items, scores, strict=True), start=1)

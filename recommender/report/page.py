@@ -56,7 +56,7 @@ class Run:
     @classmethod
     def read(cls, params: Params) -> Self:
         """Read what the other stages wrote."""
-        held_out = HeldOut.read(params.evaluate.relevance_quantile)
+        held_out = HeldOut.read(params.evaluate.relevance_quantile, params.train.learned_from)
         factors = Factors.load()
         factors.check_shape(held_out.ratings.shape)
         metrics, at_k = {THIS: read_json(paths.METRICS), **read_json(paths.BASELINES)}, {}
@@ -66,12 +66,12 @@ class Run:
             at_k = {THIS: read_csv(paths.AT_K), **at_k}
         return cls(
             params=params,
-            known=Interactions.read(paths.TRAIN, paths.VALIDATION),
+            known=Interactions.read(paths.TRAIN, paths.VALIDATION, paths.GIVEN),
             held_out=held_out,
             items=read_table(paths.ITEMS).drop_columns("item"),
             user_ids=read_table(paths.USERS, ["user_id"])["user_id"].to_numpy(),
             factors=factors,
-            lists=factors.top_k(held_out.users, held_out.seen, params.evaluate.k)[0],
+            lists=held_out.lists(factors.top_k, params.evaluate.k),
             recommendations=read_table(paths.RECOMMENDATIONS),
             metrics=metrics,
             at_k=at_k,
