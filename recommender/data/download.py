@@ -32,37 +32,39 @@ LONGEST: Final = 3600  # seconds for all of it
 LONGEST_WAIT: Final = 60  # seconds that a server may ask to wait
 CHUNK: Final = 2**14  # bytes
 HTTP: Final = ("http", "https")
+NAMES: Final = {"sha256": "SHA-256", "md5": "MD5"}
 TRANSIENT: Final = (408, 429, 500, 502, 503, 504)  # answers after which another attempt may succeed
 ELSEWHERE: Final = "set data.archive to a copy (a path or URL), or choose another data.dataset"
 
 
-def fetch(source: str, sha256: str, path: Path, limit: int) -> bool:
+def fetch(source: str, checksum: str, path: Path, limit: int) -> bool:
     """Fetch an archive and return True, or False where `path` already has the right checksum and is kept.
 
-    `source` is a path, a ``file://``, ``http://`` or ``https://`` URL, or ``pip:NAME==VERSION``; `limit` is the most
-    bytes that a download over HTTP may have.
+    `source` is a path, a ``file://``, ``http://`` or ``https://`` URL, or ``pip:NAME==VERSION``; `checksum` is
+    ``sha256:`` or ``md5:`` and the digits; `limit` is the most bytes that a download over HTTP may have.
     """
     receive = receiver(source, limit)
+    algorithm, expected = checksum.split(":")
     remote = urllib.parse.urlsplit(source).scheme in HTTP
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A run that was killed while downloading leaves its temporary file behind.
         for leftover in path.parent.glob("tmp" + 8 * "[a-z0-9_]"):
             leftover.unlink()
-        if path.is_file() and pooch.file_hash(path) == sha256:
+        if path.is_file() and pooch.file_hash(path, alg=algorithm) == expected:
             return False
         pooch.create(
             path=path.parent,
             base_url="",
-            registry={path.name: f"sha256:{sha256}"},
+            registry={path.name: checksum},
             urls={path.name: one_line(source)},  # pooch prints it
             retry_if_failed=1 if remote else 0,  # after a wrong checksum: other failures end in UserError
         ).fetch(path.name, downloader=lambda _url, output, _pooch: receive(source, output))
     except ValueError as error:  # pooch's, "... expected sha256:... but got ..."
         found = str(error).split("but got ")[-1].split(".")[0]
         raise UserError(
-            f"{source}: the archive's SHA-256 is {found}, expected {sha256}: it is damaged or another edition; set "
-            f"data.sha256 if you trust it, or {ELSEWHERE}"
+            f"{source}: the archive's {NAMES[algorithm]} is {found}, expected {expected}: it is damaged or another "
+            f"edition; set data.sha256 if you trust it, or {ELSEWHERE}"
         ) from None
     except OSError as error:
         raise cannot_write(path, error) from None
