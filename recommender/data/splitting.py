@@ -132,7 +132,7 @@ def _parts(split: Split, test: NDArray[np.bool_], held_out: NDArray[np.bool_]) -
     if empty:
         used = "n" if split.method == "leave_last" else "validation_size" if empty == ["validation"] else "test_size"
         value = getattr(split, used)
-        problem = f"{value:g} with split.method: {split.method} leaves {' and '.join(empty)} empty"
+        problem = f"{value} with split.method: {split.method} leaves {' and '.join(empty)} empty"
         raise UserError(f"split.{used}: {problem}; choose another value or method")
     return parts
 
@@ -154,8 +154,9 @@ def _share(count: Rows, share: float) -> Rows:
 def _times(ratings: pa.Table, split: Split) -> Rows:
     times = ratings["timestamp"]
     if times.null_count:
-        others = " or ".join(name for name in METHODS if name not in ("leave_last", "temporal"))
-        raise UserError(f"split.method: {split.method} needs times, and the ratings have none; set it to {others}")
+        raise UserError(
+            f"split.method: {split.method} needs the times of ratings, and the data have none; set it to random, per_user or user_fold"
+        )
     return np.asarray(times.to_numpy(), dtype=np.int64)
 
 

@@ -191,11 +191,18 @@ def user_fold(parts: Parts) -> Parts:
 
 @pytest.mark.parametrize(
     ("model", "final_fit", "first"),
-    [("mf", False, 20), ("mf", True, 10), ("mf", "all", 0), ("softmax_mf", True, 10), ("encoded_mf", False, 20)],
+    [
+        ("mf", True, 10),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("mf", False, 20), ("mf", "all", 0)]),
+        *(pytest.param(model, True, 10, marks=pytest.mark.slow) for model in MODELS[1:]),
+    ],
 )
 def test_users_held_out_whole_are_folded_in(model: str, final_fit: object, first: int) -> None:
     parts = user_fold(make_parts(0.2))
-    found = train(parts, parameters(model, {"ensemble_size": 2}, final_fit=final_fit, early_stopping=stopping(1, k=5)))
+    found = train(
+        parts,
+        parameters(model, {"ensemble_size": 2, "epochs": 2}, final_fit=final_fit, early_stopping=stopping(1, k=5)),
+    )
     assert "val_loss" not in found.history  # their vectors are not trained
     assert found.history["val_map"].max() > 0
     given = parts.given.of(parts.given.users < first)
@@ -209,7 +216,7 @@ def test_users_held_out_whole_are_folded_in(model: str, final_fit: object, first
 def test_what_is_given_of_others_changes_nothing_that_is_learned() -> None:
     parts = user_fold(make_parts(0.2))
     nothing = dataclasses.replace(parts, given=parts.given.of(np.zeros(len(parts.given), dtype=bool)))
-    found, other = (train(each, parameters("mf")).factors for each in (parts, nothing))
+    found, other = (train(each, parameters("mf", {"epochs": 2})).factors for each in (parts, nothing))
     assert_array_equal(other.item_factors, found.item_factors)
     assert_array_equal(other.item_bias, found.item_bias)
     assert_array_equal(other.user_factors[20:], found.user_factors[20:])
