@@ -38,11 +38,6 @@ def with_scale(part: pa.Table, scale: Scale) -> pa.Table:
     return part.replace_schema_metadata({SCALE: json.dumps(scale)})
 
 
-def _read_scale(part: pa.Table) -> Scale:
-    low, high = json.loads((part.schema.metadata or {}).get(SCALE, json.dumps(STARS)))
-    return float(low), float(high)
-
-
 @dataclass(frozen=True)
 class Interactions:
     """Ratings of items by users, both as indices."""
@@ -78,7 +73,8 @@ class Interactions:
             parts.append(table)
         found = pa.concat_tables(parts or [COLUMNS.empty_table()])
         users, items, ratings = (column.to_numpy() for column in found.itercolumns())
-        return cls(users, items, ratings, shape, _read_scale(found))
+        low, high = json.loads((found.schema.metadata or {}).get(SCALE, json.dumps(STARS)))
+        return cls(users, items, ratings, shape, (float(low), float(high)))
 
     @classmethod
     def read_learned(cls, names: Sequence[str]) -> tuple["Interactions", "Interactions"]:
@@ -102,13 +98,9 @@ class Interactions:
     def joined(self, *others: "Interactions") -> "Interactions":
         """Return these ratings followed by those of others."""
         parts = (self, *others)
-        return Interactions(
-            np.concatenate([part.users for part in parts]),
-            np.concatenate([part.items for part in parts]),
-            np.concatenate([part.ratings for part in parts]),
-            self.shape,
-            self.scale,
-        )
+        names = ("users", "items", "ratings")
+        users, items, ratings = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+        return Interactions(users, items, ratings, self.shape, self.scale)
 
     def of(self, rows: NDArray[np.bool_]) -> "Interactions":
         """Return some of the ratings."""

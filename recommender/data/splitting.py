@@ -155,7 +155,8 @@ def _times(ratings: pa.Table, split: Split) -> Rows:
     times = ratings["timestamp"]
     if times.null_count:
         raise UserError(
-            f"split.method: {split.method} needs the times of ratings, and the data have none; set it to random, per_user or user_fold"
+            f"split.method: {split.method} needs the times of ratings, and the data have none; "
+            "set it to random, per_user or user_fold"
         )
     return np.asarray(times.to_numpy(), dtype=np.int64)
 
