@@ -3,6 +3,7 @@
 import codecs
 import io
 from pathlib import Path
+from textwrap import shorten
 from typing import Final
 
 import numpy as np
@@ -107,7 +108,7 @@ def _parse(data: bytes, name: str, layout: Layout, types: dict[str, pa.DataType]
             row = invalid[0]
             raise UserError(
                 f"{name}: line {row.number}: has {row.actual_columns} columns where {row.expected_columns} "
-                f"({', '.join(types)}) are expected, separated by {written!r}: "
+                f"({shorten(', '.join(types), 60, placeholder=' ...')}) are expected, separated by {written!r}: "
                 f"{row.text.replace(separator, written)!r:.80}; {FIX}"
             ) from None
         raise UserError(f"{name}: {_plain(str(error), types)}; {FIX}") from None
