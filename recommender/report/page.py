@@ -39,8 +39,8 @@ class Run:
     def __init__(self, params: Params) -> None:
         """Read what the other stages wrote."""
         self.params = params
-        self.known = Interactions.read(paths.TRAIN, paths.VALIDATION)  # what the model was chosen and trained on
-        self.held_out = HeldOut.read(params.evaluate.relevance_quantile)
+        self.known = Interactions.read(paths.TRAIN, paths.VALIDATION, paths.GIVEN)  # before the model is measured
+        self.held_out = HeldOut.read(params.evaluate.relevance_quantile, params.train.learned_from)
         self.ratings = self.known.joined(self.held_out.ratings)
         self.popular = np.argsort(-self.known.item_counts(), kind="stable")  # item indices, most known ratings first
         self.items = read_table(paths.ITEMS).drop_columns("item")  # item_id, title, categories, what own files have
@@ -49,7 +49,7 @@ class Run:
         self.factors = Factors.load()
         self.factors.check_shape(self.held_out.ratings.shape)
         # (users with test ratings, K), the model's best items; -1: no more candidates
-        self.lists = self.factors.top_k(self.held_out.users, self.held_out.seen, params.evaluate.k)[0]
+        self.lists = self.held_out.lists(self.factors.top_k, params.evaluate.k)
         self.recommendations = read_table(paths.RECOMMENDATIONS)
         self.history = read_csv(paths.HISTORY)  # the losses of every epoch
         self.split = read_json(paths.SPLIT_METRICS)
