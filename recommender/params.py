@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 Scores = Literal["ratings", "order"]
 Model = Literal["mf", "softmax_mf", "encoded_mf", "kernel"]  # a section of train, and a module in recommender.models
 MODELS: Final = get_args(Model)
+Dataset = Literal["ml-100k", "ml-latest-small", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m", "ml-100k-zip", "own"]
 
 
 def _refuse_boolean(value: Any) -> Any:  # noqa: ANN401 - whatever YAML contained
@@ -51,7 +52,6 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 Base = Annotated[Number, Field(gt=0, le=100)]
 Exponent = Annotated[Number, Field(ge=0, le=2)]
 Positive = Annotated[Number, Field(gt=0, le=1000)]
-Landmarks = Annotated[Integer, Field(ge=1, le=20_000)]
 Dropout = Annotated[Number, Field(ge=0, le=0.99)]
 
 
@@ -103,7 +103,7 @@ class MinRatings(Section):
 class Data(Section):
     """Which ratings to use and where to get them."""
 
-    dataset: Literal["ml-100k", "ml-latest-small", "ml-1m", "own"]
+    dataset: Dataset
     archive: Text | None
     sha256: Checksum | None
     own: Own
@@ -122,18 +122,15 @@ class Data(Section):
         """The release, or the file with the user's ratings."""
         return re.split(r"[/\\]", self.own.ratings)[-1] if self.dataset == "own" and self.own.ratings else self.dataset
 
-    @property
-    def things(self) -> str:
-        """What is rated, in words."""
-        return "items" if self.dataset == "own" else "movies"
-
 
 class Split(Section):
     """How the ratings are divided into train, validation and test."""
 
-    method: Literal["random"]
+    method: Literal["random", "per_user", "leave_last", "temporal", "user_fold"]
     test_size: Annotated[Number, Field(gt=0, lt=1)]
     validation_size: Annotated[Number, Field(ge=0, lt=1)]
+    n: Annotated[Integer, Field(ge=1, le=10**6)]
+    fold_in_share: Annotated[Number, Field(gt=0, lt=1)]
     seed: Seed
 
 
@@ -157,7 +154,7 @@ class ModelSection(Section):
 class TrainedSection(ModelSection):
     """The parameters of a model that is trained in epochs."""
 
-    loss: ClassVar[str]  # reported for a rating, and its unit
+    loss: ClassVar[str] = "squared error (stars²)"  # reported for a rating, and its unit
 
     schedule: Literal["constant", "cosine"]
     learning_rate: Annotated[Number, Field(gt=0, le=1)]
@@ -170,7 +167,6 @@ class Mf(TrainedSection):
     """Matrix factorization of ratings."""
 
     scores: ClassVar[Scores] = "ratings"
-    loss: ClassVar[str] = "squared error (stars²)"
 
     interaction: Literal["dot", "batch_sum"]
     global_mean: StrictBool
@@ -201,7 +197,6 @@ class EncodedMf(TrainedSection):
     """Matrix factorization with item vectors computed from ratings."""
 
     scores: ClassVar[Scores] = "ratings"
-    loss: ClassVar[str] = "squared error (stars²)"
 
     dropout: Dropout
     l2: Share
@@ -223,8 +218,8 @@ class Kernel(ModelSection):
     user_gamma: Positive
     user_scale: Exponent
     ridge: Positive
-    max_users: Landmarks
-    max_items: Landmarks
+    max_users: Annotated[Integer, Field(ge=1, le=20_000)]
+    max_items: Annotated[Integer, Field(ge=1, le=20_000)]
 
 
 class Train(Section):

@@ -25,12 +25,13 @@ def main() -> None:
         write_csv(AT_K, dict.fromkeys(("k", *CURVES), np.empty(0)))
         return
     k = params.evaluate.k
-    held_out = HeldOut.read(params.evaluate.relevance_quantile)
+    held_out = HeldOut.read(params.evaluate.relevance_quantile, params.train.learned_from)
     check_k("params.yaml: evaluate.k", k, held_out.ratings.num_items)
     factors = Factors.load()
     factors.check_shape(held_out.ratings.shape)
     ranking, errors = evaluate(factors, held_out, k)
-    write_json(METRICS, summary(ranking, errors))
+    known_users = held_out.known_users(lambda part: summary(*evaluate(factors, part, k)))
+    write_json(METRICS, summary(ranking, errors) | known_users)
     write_csv(AT_K, at_k(ranking))
 
 

@@ -1,11 +1,9 @@
 """The page: what it is made from, and its tables and charts in the template."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import jinja2
 import numpy as np
@@ -35,70 +33,36 @@ NEIGHBOURS: Final = 5
 MAPPED: Final = 300  # items on the map
 
 
-@dataclass(frozen=True)
 class Run:
     """Everything that the page is made from; "this model" is the first of the models."""
 
-    params: Params
-    known: Interactions  # what the model was chosen and trained on
-    held_out: HeldOut
-    items: pa.Table  # item_id, title, categories of each item index, and whatever else own files have
-    user_ids: NDArray[Any]
-    factors: Factors
-    lists: NDArray[np.int32]  # (users with test ratings, K), the model's best items; -1: no more candidates
-    recommendations: pa.Table
-    metrics: dict[str, dict[str, Any]]  # of each model, at K; empty where the model has learned the test part
-    at_k: dict[str, dict[str, NDArray[np.float64]]]  # of each model, (K,) values of a metric
-    history: dict[str, NDArray[np.float64]]  # the losses of every epoch
-    split: dict[str, Any]
-    epochs: int | None  # None for a closed form
-
-    @classmethod
-    def read(cls, params: Params) -> Self:
+    def __init__(self, params: Params) -> None:
         """Read what the other stages wrote."""
-        held_out = HeldOut.read(params.evaluate.relevance_quantile)
-        factors = Factors.load()
-        factors.check_shape(held_out.ratings.shape)
-        metrics, at_k = {THIS: read_json(paths.METRICS), **read_json(paths.BASELINES)}, {}
-        if metrics[THIS]:
-            columns = read_csv(paths.BASELINES_AT_K)
-            at_k = {name: {curve: columns[f"{name}_{curve}"] for curve in CURVES} for name in metrics if name != THIS}
-            at_k = {THIS: read_csv(paths.AT_K), **at_k}
-        return cls(
-            params=params,
-            known=Interactions.read(paths.TRAIN, paths.VALIDATION),
-            held_out=held_out,
-            items=read_table(paths.ITEMS).drop_columns("item"),
-            user_ids=read_table(paths.USERS, ["user_id"])["user_id"].to_numpy(),
-            factors=factors,
-            lists=factors.top_k(held_out.users, held_out.seen, params.evaluate.k)[0],
-            recommendations=read_table(paths.RECOMMENDATIONS),
-            metrics=metrics,
-            at_k=at_k,
-            history=read_csv(paths.HISTORY) if isinstance(params.train.section, TrainedSection) else {},
-            split=read_json(paths.SPLIT_METRICS),
-            epochs=read_json(paths.TRAIN_METRICS).get("epochs"),
-        )
-
-    @property
-    def measured(self) -> bool:
-        """Whether there are metrics."""
-        return bool(self.metrics[THIS])
-
-    @cached_property
-    def ratings(self) -> Interactions:
-        """The ratings of all parts."""
-        return self.known.joined(self.held_out.ratings)
-
-    @cached_property
-    def popular(self) -> NDArray[np.int64]:
-        """Item indices by known ratings, most first: (num_items,) int64."""
-        return np.argsort(-self.known.item_counts(), kind="stable")
-
-    @cached_property
-    def titles(self) -> list[str]:
-        """The title of each item index."""
-        return list(self.items["title"].to_pylist())
+        self.params = params
+        self.known = Interactions.read(paths.TRAIN, paths.VALIDATION, paths.GIVEN)  # before the model is measured
+        self.held_out = HeldOut.read(params.evaluate.relevance_quantile, params.train.learned_from)
+        self.ratings = self.known.joined(self.held_out.ratings)
+        self.popular = np.argsort(-self.known.item_counts(), kind="stable")  # item indices, most known ratings first
+        self.items = read_table(paths.ITEMS).drop_columns("item")  # item_id, title, categories, what own files have
+        self.titles: list[str] = self.items["title"].to_pylist()
+        self.user_ids = read_table(paths.USERS, ["user_id"])["user_id"].to_numpy()
+        self.factors = Factors.load()
+        self.factors.check_shape(self.held_out.ratings.shape)
+        # (users with test ratings, K), the model's best items; -1: no more candidates
+        self.lists = self.held_out.lists(self.factors.top_k, params.evaluate.k)
+        self.recommendations = read_table(paths.RECOMMENDATIONS)
+        closed_form = not isinstance(params.train.section, TrainedSection)
+        self.history = {} if closed_form else read_csv(paths.HISTORY)  # the losses of every epoch
+        self.split = read_json(paths.SPLIT_METRICS)
+        self.epochs = read_json(paths.TRAIN_METRICS).get("epochs")  # None for a closed form
+        # Of each model its metrics at K, and (K,) values of each metric; empty where it has learned the test part.
+        self.metrics: dict[str, dict[str, Any]] = {THIS: read_json(paths.METRICS), **read_json(paths.BASELINES)}
+        self.at_k: dict[str, dict[str, NDArray[np.float64]]] = {}
+        self.measured = bool(self.metrics[THIS])
+        if self.measured:
+            columns, others = read_csv(paths.BASELINES_AT_K), list(self.metrics)[1:]
+            self.at_k = {name: {curve: columns[f"{name}_{curve}"] for curve in CURVES} for name in others}
+            self.at_k = {THIS: read_csv(paths.AT_K), **self.at_k}
 
 
 def render(run: Run) -> str:
@@ -167,18 +131,11 @@ def parameters(params: Params) -> dict[str, Any]:
     """Return the dotted name and the value of every parameter that the run depends on."""
     # Without data.archive and own paths: a place on somebody's machine says nothing about the result.
     source = "data.sha256" if params.data.dataset != "own" else "data.own"
-    names = [
-        "data.dataset",
-        "data.min_ratings",
-        "data.min_rating_value",
-        "split",
-        "train.model",
-        "train.seed",
-        "train.early_stopping",
-    ]
-    names += ["train.final_fit", f"train.{params.train.model}", "evaluate", "baselines", "recommend"]
+    names = ["data.dataset", source, "data.min_ratings", "data.min_rating_value", "split", "train.model", "train.seed"]
+    names += ["train.early_stopping", "train.final_fit", f"train.{params.train.model}"]
+    names += ["evaluate", "baselines", "recommend"]
     found: dict[str, Any] = {}
-    for name in (names[0], source, *names[1:]):
+    for name in names:
         value = attrgetter(name)(params)
         found |= dict(flatten(value, f"{name}.")) if isinstance(value, Section) else {name: value}
     return {name: value for name, value in found.items() if name not in ("data.own.ratings", "data.own.items")}
@@ -186,11 +143,9 @@ def parameters(params: Params) -> dict[str, Any]:
 
 def best(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
     """Return the best value of each column, None where fewer than two models have one."""
-    found: dict[str, float | None] = {}
-    for column in COLUMNS:
-        values = [row[column] for row in metrics.values() if column in row]
-        found[column] = (min if column in LOWER_IS_BETTER else max)(values) if len(values) > 1 else None
-    return found
+    values = {column: [row[column] for row in metrics.values() if column in row] for column in COLUMNS}
+    choose = {column: min if column in LOWER_IS_BETTER else max for column in COLUMNS}
+    return {column: choose[column](found) if len(found) > 1 else None for column, found in values.items()}
 
 
 def headline(run: Run) -> list[dict[str, Any]]:
@@ -205,16 +160,11 @@ def headline(run: Run) -> list[dict[str, Any]]:
         figures.append((key, f"{name}@{run.params.evaluate.k}", dict.fromkeys((strongest, "popularity"))))
     if "rmse" in this:
         figures.append(("rmse", "RMSE", dict.fromkeys(["item_mean"])))
-    return [
-        {
-            "name": name,
-            "value": this[key],
-            "beside": ", ".join(
-                f"{change(this[key], baselines[other][key])} {NAMES.get(other, other)}" for other in others
-            ),
-        }
-        for key, name, others in figures
-    ]
+    shown = []
+    for key, name, others in figures:
+        changes = (f"{change(this[key], baselines[other][key])} {NAMES.get(other, other)}" for other in others)
+        shown.append({"name": name, "value": this[key], "beside": ", ".join(changes)})
+    return shown
 
 
 def change(value: float, other: float) -> str:

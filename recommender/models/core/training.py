@@ -1,11 +1,10 @@
 """Training, whatever the model: in epochs, of one seed or several, with or without early stopping; in closed form."""
 
-import functools
 import importlib
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -14,25 +13,27 @@ from numpy.typing import NDArray
 from recommender.data.interactions import Interactions
 from recommender.errors import UserError
 from recommender.evaluation.heldout import HeldOut, evaluate
-from recommender.evaluation.metrics import summary
+from recommender.evaluation.metrics import LOWER_IS_BETTER, summary
 from recommender.models.core.backend import keras
 from recommender.models.core.saving import as_keras
 from recommender.params import Train, TrainedSection
 from recommender.ranking.factors import Factors
 from recommender.ranking.fold_in import FoldIn
+from recommender.ranking.learned import Learned, with_new_users
 from recommender.ranking.topk import check_k
 
 SEED_STEP: Final = 1000  # between the seeds of models that are averaged
-Measure = Callable[[Factors], dict[str, float]]  # on the validation part
+Measure = Callable[[Factors, FoldIn], dict[str, float]]
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of the split, and the rank of each item's id."""
+    """The parts of the split, the ratings given of users held out whole, and the rank of each item's id."""
 
     train: Interactions
     validation: Interactions  # chooses epochs and parameters; may be empty
     test: Interactions  # measured after each epoch where there is no validation part; never learned from
+    given: Interactions  # of users whom the model does not learn; may be empty
     item_order: NDArray[np.int32]
 
 
@@ -60,72 +61,91 @@ class Trained:
 
 def train(parts: Parts, params: Train) -> Trained:
     """Train the model that the parameters name."""
-    stopping, section, chosen_by_validation = params.early_stopping, params.section, len(parts.validation) > 0
+    stopping, chosen_by_validation = params.early_stopping, len(parts.validation) > 0
     if not chosen_by_validation and (stopping.patience or params.final_fit is True):
         name = "early_stopping.patience" if stopping.patience else "final_fit"
         raise UserError(f"train.{name}: needs a validation part; set split.validation_size above 0")
-    measure = None
-    if chosen_by_validation:
-        check_k("train.early_stopping.k", stopping.k, parts.validation.num_items)
-        held_out = HeldOut.of(parts.validation, parts.train, stopping.relevance_quantile)
-        measure = functools.partial(validation_metrics, held_out=held_out, k=stopping.k)
-    known = Interactions.joined(*(getattr(parts, name) for name in params.learned_from))
-    if isinstance(section, TrainedSection):
-        return in_epochs(parts, known, params, section, measure)
-    return in_closed_form(parts, known, params, measure)
+    measure = on_validation(parts, params) if chosen_by_validation else None
+    if isinstance(params.section, TrainedSection):
+        return in_epochs(parts, params, params.section, measure)
+    return in_closed_form(parts, params, measure)
 
 
-def in_epochs(
-    parts: Parts, known: Interactions, params: Train, section: TrainedSection, measure: Measure | None
-) -> Trained:
-    """Train a model whose module has `prepare`, and once more on what is `known` for a final fit."""
+def on_validation(parts: Parts, params: Train) -> Measure:
+    """Return a function of trained factors, and of what folds in, that measures them on the validation part."""
+    stopping, validation = params.early_stopping, parts.validation
+    given = parts.given.of(np.isin(parts.given.users, validation.users))
+    learned = Learned.of(parts.train, given)
+    held_out = HeldOut.of(validation, parts.train.joined(given), stopping.relevance_quantile, learned)
+    check_k("train.early_stopping.k", stopping.k, validation.num_items)
+
+    def measure(factors: Factors, fold_in: FoldIn) -> dict[str, float]:
+        if not finite(factors):
+            return {}
+        measured = summary(*evaluate(with_new_users(factors, fold_in, parts.train, given), held_out, stopping.k))
+        return {f"val_{name}": value for name, value in measured.items() if name != "users"}
+
+    return measure
+
+
+def finite(factors: Factors) -> bool:
+    """Return whether all vectors are."""
+    return all(np.isfinite(part).all() for part in (factors.user_factors, factors.item_factors))
+
+
+def in_epochs(parts: Parts, params: Train, section: TrainedSection, measure: Measure | None) -> Trained:
+    """Train a model whose module has `prepare`, and once more on what is known for a final fit."""
     stopping = params.early_stopping
     job = prepare(parts.train, parts.validation if measure else parts.test, parts.item_order, params)
     callbacks: list[keras.callbacks.Callback] = []
     best = None
     if measure:
-        callbacks.append(ValidationMetrics(job.factors, measure, None if stopping.patience else section.epochs - 1))
+        callbacks.append(ValidationMetrics(job, measure, None if stopping.patience else section.epochs - 1))
         if stopping.patience:
+            metric, mode = f"val_{stopping.metric}", "min" if stopping.metric in LOWER_IS_BETTER else "max"
             best = keras.callbacks.EarlyStopping(
-                monitor=f"val_{stopping.metric}",
-                mode="min" if stopping.metric in ("rmse", "mae") else "max",
-                patience=stopping.patience,
-                restore_best_weights=True,
+                metric, mode=mode, patience=stopping.patience, restore_best_weights=True
             )
             callbacks.append(best)
-    logs = fit(job, params, section.epochs, callbacks)
+    # A loss of users who are held out whole says nothing: their vectors are not trained.
+    logs = fit(job, params, section.epochs, callbacks, held_out=not len(parts.given))
     epochs = len(logs["loss"])
     history = {name: np.array(logs[name]) for name in sorted(logs) if len(logs[name]) == epochs}
     epoch = best.best_epoch if best else epochs - 1
     metrics = {name: values[epoch - epochs] for name, values in logs.items()}
+    known, given = Interactions.joined(*(getattr(parts, name) for name in params.learned_from)).with_given(parts.given)
     models = [] if params.final_fit else [job.factors()]
     for number in range(len(models), section.ensemble_size):
         seed = (params.seed + SEED_STEP * number) % 2**32
         job = prepare(known, parts.test, parts.item_order, params.model_copy(update={"seed": seed}))
         metrics["loss"] = fit(job, params, epoch + 1)["loss"][-1]
         models.append(job.factors())
-    factors = Factors.mean(models)
-    model = as_keras(factors)
+    trained = with_new_users(Factors.mean(models), job.fold_in, known, given)
+    model = as_keras(trained)
     metrics = {"epochs": epoch + 1, "weights": model.count_params(), **metrics}
-    return Trained(model, factors, job.fold_in, metrics, {"epoch": np.arange(epochs), **history})
+    return Trained(model, trained, job.fold_in, metrics, {"epoch": np.arange(epochs), **history})
 
 
-def in_closed_form(parts: Parts, known: Interactions, params: Train, measure: Measure | None) -> Trained:
-    """Solve a model whose module has `solve`, and once more on what is `known` for a final fit."""
-
-    def solve(ratings: Interactions) -> tuple[Factors, FoldIn]:
-        solved: tuple[Factors, FoldIn] = _module(params).solve(ratings, parts.item_order, params.section, params.seed)
-        return solved
-
-    factors, fold_in = solve(parts.train if measure else known)
-    metrics = measure(factors) if measure else {}
+def in_closed_form(parts: Parts, params: Train, measure: Measure | None) -> Trained:
+    """Solve a model whose module has `solve`, and once more on what is known for a final fit."""
+    known, given = Interactions.joined(*(getattr(parts, name) for name in params.learned_from)).with_given(parts.given)
+    metrics: dict[str, float] = {}
     if measure and params.final_fit:
-        factors, fold_in = solve(known)
-    if not all(np.isfinite(part).all() for part in (factors.user_factors, factors.item_factors)):
+        metrics = measure(*_solve(parts.train, parts.item_order, params))
+    factors, fold_in = _solve(known, parts.item_order, params)
+    if not finite(factors):
         raise UserError(f"{params.model} has no solution in these numbers; raise the ridges of train.{params.model}")
-    model = as_keras(factors)
+    if measure and not params.final_fit:
+        metrics = measure(factors, fold_in)
+    trained = with_new_users(factors, fold_in, known, given)
+    model = as_keras(trained)
     metrics = {"weights": model.count_params(), **metrics}
-    return Trained(model, factors, fold_in, metrics, {"epoch": np.empty(0), "loss": np.empty(0)})
+    return Trained(model, trained, fold_in, metrics, {"epoch": np.empty(0), "loss": np.empty(0)})
+
+
+def _solve(known: Interactions, item_order: NDArray[np.int32], params: Train) -> tuple[Factors, FoldIn]:
+    solved: tuple[Factors, FoldIn] = _module(params).solve(known, item_order, params.section, params.seed)
+    return solved
 
 
 def prepare(known: Interactions, held_out: Interactions, item_order: NDArray[np.int32], params: Train) -> Job:
@@ -143,12 +163,17 @@ def _module(params: Train) -> Any:  # noqa: ANN401 - a module
 
 
 def fit(
-    job: Job, params: Train, epochs: int, callbacks: list[keras.callbacks.Callback] | None = None
+    job: Job,
+    params: Train,
+    epochs: int,
+    callbacks: list[keras.callbacks.Callback] | None = None,
+    *,
+    held_out: bool = True,
 ) -> dict[str, list[float]]:
     """Run Keras' `fit` and return the logs of every epoch; without `callbacks` the held-out part is left alone."""
     history = job.model.fit(
         job.data,
-        validation_data=None if callbacks is None else job.held_out,
+        validation_data=None if callbacks is None or not held_out else job.held_out,
         epochs=epochs,
         shuffle=False,  # of the batches: each epoch's order is drawn by the data set
         callbacks=[*(callbacks or []), keras.callbacks.TerminateOnNaN()],
@@ -173,22 +198,15 @@ def adam(section: TrainedSection, steps: int) -> keras.optimizers.Adam:
     return keras.optimizers.Adam(rate)
 
 
-def validation_metrics(factors: Factors, held_out: HeldOut, k: int) -> dict[str, float]:
-    """Return the metrics of the validation part, each with val_ before its name."""
-    measured = summary(*evaluate(factors, held_out, k))
-    return {f"val_{name}": value for name, value in measured.items() if name != "users"}
-
-
 class ValidationMetrics(keras.callbacks.Callback):
     """Adds metrics on the validation part to the logs, of every epoch or `only` of one."""
 
-    def __init__(self, factors: Callable[[], Factors], measure: Measure, only: int | None) -> None:
+    def __init__(self, job: Job, measure: Measure, only: int | None) -> None:
         super().__init__()
-        self.factors, self.measure, self.only = factors, measure, only
+        self.job, self.measure, self.only = job, measure, only
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Measure."""
-        factors = self.factors()
-        finite = all(np.isfinite(part).all() for part in (factors.user_factors, factors.item_factors))
-        if logs is not None and finite and self.only in (None, epoch):
-            logs.update(self.measure(factors))
+        if logs is not None and self.only in (None, epoch):
+            fold_in: Any = self.job.fold_in
+            logs.update(self.measure(self.job.factors(), replace(fold_in, ensemble_size=1)))
