@@ -25,7 +25,7 @@ BLOCK: Final = 1024  # users, or items, whose dense rows are made at a time
 ROUNDS: Final = 7  # of subspace iteration
 TARGET_BASE: Final = 2.0  # a rating of r stars is predicted as base^(r - 4), what is not rated as 0
 KEPT: Final = 2048  # users that new ones are compared with
-ADVICE: Final = "with less than a tenth of them, softmax_mf ranks better"
+ADVICE: Final = "with less than a twentieth, softmax_mf ranks better"
 KEPT_RIDGE: Final = 1e-4  # of the mean of the diagonal of what fits their vectors
 SHIFT: Final = 1e-7  # of the trace of a matrix of features, added to its diagonal: it may be singular
 
