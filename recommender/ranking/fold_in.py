@@ -110,13 +110,26 @@ class SoftmaxLoss:
         return solve
 
 
+@dataclass(frozen=True, kw_only=True)
+class EncodedLoss(RatingLoss, UserKernel):
+    """The loss of a model trained on squared errors where features of a kernel follow the numbers of a user's vector.
+
+    The kernel makes the features, and the rest of the vector minimises the loss of what they leave.
+    """
+
+
 FoldIn = RatingLoss | SoftmaxLoss | UserKernel
-KINDS: Final[dict[str, type[FoldIn]]] = {"ratings": RatingLoss, "softmax": SoftmaxLoss, "kernel": UserKernel}
+KINDS: Final[dict[str, type[FoldIn]]] = {
+    "ratings": RatingLoss,
+    "softmax": SoftmaxLoss,
+    "kernel": UserKernel,
+    "encoded": EncodedLoss,
+}
 
 
 def save(fold_in: FoldIn, path: Path = FOLD_IN) -> None:
     """Write what folding in needs beyond the factors."""
-    kind = next(name for name, known in KINDS.items() if isinstance(fold_in, known))
+    kind = next(name for name, known in KINDS.items() if type(fold_in) is known)
     values = {field.name: np.asarray(getattr(fold_in, field.name)) for field in dataclasses.fields(fold_in)}
     numbers = {name: value.astype(np.float64) if value.ndim == 0 else value for name, value in values.items()}
     write_arrays(path, {"loss": np.array(kind), **numbers})
@@ -152,22 +165,28 @@ def fold_in(factors: Factors, loss: FoldIn, ratings: "sp.csr_array") -> Factors:
             "train.mf.interaction: with batch_sum predictions for a user depend on all others in the batch, so "
             "that no new user can be added; set it to dot and run `dvc repro`"
         )
+    size = factors.item_factors.shape[1]
+    features = np.zeros((ratings.shape[0], 0), np.float32)
     if isinstance(loss, UserKernel):
-        if (loss.mapping.shape[1:], loss.item_scale.shape) != (factors.item_factors.shape[1:], factors.item_bias.shape):
+        if len(loss.item_scale) != len(factors.item_factors) or loss.mapping.shape[1] > size:
             raise UserError(f"{FOLD_IN}: belongs to other vectors than {FACTORS}; {RERUN}")
-        vectors = loss.vectors(ratings)
-        return dataclasses.replace(factors, user_factors=vectors, user_bias=np.zeros(len(vectors), np.float32))
-    size, models = factors.item_factors.shape[1], loss.ensemble_size
+        features = loss.vectors(ratings)
+    if not isinstance(loss, (RatingLoss, SoftmaxLoss)):
+        return dataclasses.replace(factors, user_factors=features, user_bias=np.zeros(len(features), np.float32))
+    models = loss.ensemble_size
     if models < 1 or size % models:
         raise UserError(f"{FOLD_IN}: belongs to {models} models, but the vectors have {size} numbers; {RERUN}")
     root = models**0.5
     blocks = np.split(factors.item_factors.astype(np.float64) * root, models, axis=1)
-    solvers = [loss.solver(np.ascontiguousarray(block), factors) for block in blocks]
+    width = size // models - features.shape[1]
+    solvers = [(loss.solver(np.ascontiguousarray(block[:, :width]), factors), block[:, width:]) for block in blocks]
 
     def one(user: int) -> tuple[Vector, float]:
-        row = slice(ratings.indptr[user], ratings.indptr[user + 1])
-        solved = [solve(ratings.indices[row], ratings.data[row].astype(np.float64)) for solve in solvers]
-        return np.concatenate([vector for vector, _ in solved]) / root, float(np.mean([bias for _, bias in solved]))
+        row, own = slice(ratings.indptr[user], ratings.indptr[user + 1]), features[user].astype(np.float64)
+        rated = ratings.indices[row]
+        solved = [solve(rated, ratings.data[row] - rest[rated] @ own) for solve, rest in solvers]
+        vector = np.concatenate([np.concatenate([vector, own]) for vector, _ in solved])
+        return vector / root, float(np.mean([bias for _, bias in solved]))
 
     with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as threads:
         found = list(threads.map(one, range(ratings.shape[0])))

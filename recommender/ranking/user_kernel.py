@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # the default training does without SciPy, which is slow to i
     import scipy.sparse as sp
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UserKernel:
     """Vector = kernel between a user and the anchors, times a matrix (Nyström's extension of eigenvectors).
 
@@ -54,14 +54,19 @@ class UserKernel:
 
     def features(self, inputs: "sp.csr_array") -> NDArray[np.float32]:
         """Return (x + c p^(3/4)) · item_scale at unit length: (n, num_items) float32, zeros without ratings."""
-        known = inputs if len(self.landmarks) == inputs.shape[1] else inputs[:, self.landmarks]
-        found: NDArray[np.float32] = np.sqrt(np.maximum(known @ self._wide[0], 0, dtype=np.float32))
+        found = np.sqrt(self.profiles(inputs))
         found *= np.sqrt(found)
         found *= np.float32(self.profile_weight)
         found[np.repeat(np.arange(len(found)), np.diff(inputs.indptr)), inputs.indices] += inputs.data
         found *= self.item_scale
         lengths = np.sqrt(np.square(found, dtype=np.float64).sum(axis=1))
         found /= np.where(lengths > 0, lengths, 1).astype(np.float32)[:, None]
+        return found
+
+    def profiles(self, inputs: "sp.csr_array") -> NDArray[np.float32]:
+        """Return p = max(xB, 0): (n, num_items) float32."""
+        known = inputs if len(self.landmarks) == inputs.shape[1] else inputs[:, self.landmarks]
+        found: NDArray[np.float32] = np.maximum(known @ self._wide[0], 0, dtype=np.float32)
         return found
 
     def scale(self, counts: NDArray[np.integer]) -> NDArray[np.float32]:

@@ -9,8 +9,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
+from recommender.models.core.kernels import KEPT, item_weights, leading, user_kernel
 from recommender.models.core.training import train
-from recommender.models.kernel import KEPT, TARGET_BASE, item_weights, leading, ridge, solve, user_kernel
+from recommender.models.kernel import TARGET_BASE, ridge, solve
 from recommender.params import Kernel
 from recommender.ranking.fold_in import fold_in
 from tests.models.helpers import ITEMS, USERS, make_parts, parameters
@@ -22,7 +23,7 @@ SIZE = 12
 
 @pytest.fixture(autouse=True)
 def converged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recommender.models.kernel.ROUNDS", 100)
+    monkeypatch.setattr("recommender.models.core.kernels.ROUNDS", 100)
 
 
 def section(**changes: float) -> Kernel:
@@ -136,7 +137,7 @@ def test_a_ridge_leaves_no_gradient() -> None:
 def test_leading_features_of_a_singular_kernel_are_those_of_what_is_there() -> None:
     few = np.random.default_rng(2).normal(0, 1, (40, 3)).astype(np.float32)
     kernel = few @ few.T
-    features = kernel @ np.asarray(leading(kernel, 10, 3, 0))
+    features = kernel @ np.asarray(leading(kernel, 10, 0))
     assert_allclose(features @ features.T, kernel, rtol=0, atol=2e-2)
 
 
@@ -165,7 +166,7 @@ def test_landmarks_stand_for_all_users() -> None:
 
 def test_many_anchors_are_kept_in_part_with_a_mapping_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     factors, _ = solve(KNOWN, PARTS.item_order, section(), 7)
-    monkeypatch.setattr("recommender.models.kernel.KEPT", 30)
+    monkeypatch.setattr("recommender.models.core.kernels.KEPT", 30)
     _, kernel = solve(KNOWN, PARTS.item_order, section(), 7)
     assert kernel.anchors.shape == (30, ITEMS)
     folded = fold_in(factors, kernel, KNOWN.matrix())

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_array_equal, assert_equal
 
 from recommender.data.interactions import Interactions
 from recommender.errors import UserError
@@ -164,7 +164,7 @@ def test_the_final_fit_learns_from_all_but_test_for_the_best_number_of_epochs() 
     fit(job, params, found.metrics["epochs"])
     assert_array_equal(job.factors().user_factors, found.factors.user_factors)
     assert_array_equal(job.factors().item_factors, found.factors.item_factors)
-    assert job.fold_in == found.fold_in
+    assert_equal(dataclasses.asdict(job.fold_in), dataclasses.asdict(found.fold_in))
     assert found.fold_in.trained_on == len(known)  # type: ignore[union-attr]
 
 
