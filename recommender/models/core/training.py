@@ -66,9 +66,10 @@ def train(parts: Parts, params: Train) -> Trained:
         name = "early_stopping.patience" if stopping.patience else "final_fit"
         raise UserError(f"train.{name}: needs a validation part; set split.validation_size above 0")
     measure = on_validation(parts, params) if chosen_by_validation else None
-    if isinstance(params.section, TrainedSection):
-        return in_epochs(parts, params, params.section, measure)
-    return in_closed_form(parts, params, measure)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found in what training ends in
+        if isinstance(params.section, TrainedSection):
+            return in_epochs(parts, params, params.section, measure)
+        return in_closed_form(parts, params, measure)
 
 
 def on_validation(parts: Parts, params: Train) -> Measure:
