@@ -63,7 +63,7 @@ def ratings_over_time(times: Counts) -> Chart:
     axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=SERIES[0])
     axes.set(xlabel="time (UTC)", ylabel="ratings")
     axes.xaxis_date()
-    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_locator(MaxNLocator(3))
     axes.yaxis.set_major_formatter("{x:,.0f}")
     months = times.astype("datetime64[s]").astype("datetime64[M]").astype(np.int64)
     by_month = np.bincount(months - months.min())
