@@ -35,10 +35,9 @@ def measured(place: Path, source: Values) -> Values:
     tuned = presets(source["data.dataset"])
     split_workspace(place, source)
     models = {}
-    for name, values in {
-        "default": {},
-        **{purpose: tuned[purpose] for purpose in PURPOSES if purpose in tuned},
-    }.items():
+    chosen: dict[str, Values] = {"default": {}}
+    chosen |= {name: tuned[name] for name in PURPOSES if name in tuned}
+    for name, values in chosen.items():
         workspace(place, source | values)
         for stage in ("train", "evaluate"):
             run_stage(stage, place)
