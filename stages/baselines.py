@@ -3,28 +3,32 @@
 import sys
 
 import numpy as np
+import pyarrow as pa
 
 from recommender.data.interactions import Interactions
 from recommender.environment import check_environment
 from recommender.errors import run
 from recommender.evaluation.heldout import HeldOut
-from recommender.evaluation.metrics import at_k, rating_errors, summary
+from recommender.evaluation.lists import Categories, ListMeasures
+from recommender.evaluation.metrics import rating_errors, summary
+from recommender.evaluation.results import no_users, user_table
 from recommender.params_file import load_params
-from recommender.paths import BASELINES, BASELINES_AT_K, PARTS
+from recommender.paths import BASELINES, BASELINES_AT_K, BASELINES_USERS, PARTS
 from recommender.ranking.baselines import ease_lists, ease_weights, item_means, liked
 from recommender.ranking.topk import check_k, top_k_of_all
-from recommender.storage import write_csv, write_json
+from recommender.storage import write_csv, write_json, write_table
 
 
 def main() -> None:
     """Measure every baseline as ``params.yaml`` says; they learn from the same ratings as the model."""
     check_environment("tables")
     params = load_params()
+    k, settings = params.evaluate.k, params.baselines
     if params.train.final_fit == "all":
         write_json(BASELINES, {})
         write_csv(BASELINES_AT_K, {"k": np.empty(0)})
+        write_table(BASELINES_USERS, no_users(k))
         return
-    k, settings = params.evaluate.k, params.baselines
     known = Interactions.read(*(PARTS[name] for name in params.train.learned_from))
     held_out = HeldOut.read(params.evaluate.relevance_quantile)
     users, seen, test = held_out.users, held_out.seen, held_out.ratings
@@ -43,12 +47,15 @@ def main() -> None:
             f"allows {settings.ease_max_items}",
             file=sys.stderr,
         )
-    rankings = {name: held_out.measure(found) for name, found in lists.items()}
-    errors = {"item_mean": rating_errors(means[test.items], test.ratings)}
-    write_json(BASELINES, {name: summary(ranking, errors.get(name, {})) for name, ranking in rankings.items()})
-    curves = {name: at_k(ranking) for name, ranking in rankings.items()}
-    columns = {f"{name}_{key}": curve[key] for name, curve in curves.items() for key in curve if key != "k"}
-    write_csv(BASELINES_AT_K, {"k": curves["popularity"]["k"], **columns})
+    measures = ListMeasures(held_out, Categories.read(), k)
+    measured = {name: measures.measure(found) for name, found in lists.items()}
+    predicted = {"item_mean": means[test.items]}
+    errors = {name: rating_errors(values, test.ratings) for name, values in predicted.items()}
+    write_json(BASELINES, {name: summary(found, errors.get(name, {})) for name, found in measured.items()})
+    columns = {f"{name}_{key}": curve for name, found in measured.items() for key, curve in found.curves.items()}
+    write_csv(BASELINES_AT_K, {"k": np.arange(1, k + 1), **columns})
+    tables = (user_table(name, held_out, measured[name], lists[name], predicted.get(name)) for name in lists)
+    write_table(BASELINES_USERS, pa.concat_tables(tables))
 
 
 if __name__ == "__main__":
