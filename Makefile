@@ -112,7 +112,7 @@ lock: $(ENV)  ## pin every dependency that pyproject.toml asks for, with hashes
 	$(RUN) $(LOCK) --extra dev --extra explore --extra browser --extra remotes --upgrade --output-file requirements-explore.lock
 	$(RUN) $(LOCK) --extra dev --constraints requirements-explore.lock --upgrade --output-file requirements.lock
 	$(RUN) $(LOCK) --extra dev --extra bench --constraints requirements-explore.lock --upgrade --output-file requirements-bench.lock
-	$(RUN) python -m tools.environment --locked
+	$(MAKE) environment
 
 $(ENV): requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else "error: %s is Python %d.%d; 3.11 to 3.13 is needed: make PYTHON=/path/to/python3.11" % (sys.executable, v[0], v[1]))'

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from benchmarks.measure import Measurement, measure, run_stage, workspace
 from recommender.data.movielens import RELEASES
-from recommender.errors import UserError, run
+from recommender.errors import run
 from recommender.paths import METRICS, SPLIT_METRICS, STAGES, TRAIN_METRICS
 from recommender.storage import read_json, write_json, write_text
 from tools.console import show_markdown
@@ -55,19 +55,15 @@ def main() -> None:
     """Measure and report."""
     parser = source_parser("make bench", __doc__, tuple(RELEASES))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--growth", type=int, nargs="*", default=[100_000, 300_000], help="synthetic ratings")
+    parser.add_argument(
+        "--growth", type=int, nargs="*", default=[100_000, 300_000], help="synthetic ratings, from 100000"
+    )
     arguments = parser.parse_args()
-    if arguments.rounds < 1 or any(size < 100_000 for size in arguments.growth):
-        raise UserError("--rounds must be at least 1, and each size of --growth at least 100000")
     source = data_source(arguments.dataset, arguments.archive, arguments.sha256)
     with tempfile.TemporaryDirectory() as folder:
-        results = {
-            "dataset": arguments.dataset,
-            "machine": machine(),
-            "rounds": arguments.rounds,
-            **compare(Path(folder), source, arguments.rounds),
-            "growth": [grow(Path(folder), size) for size in tqdm(arguments.growth, desc="growth", disable=None)],
-        }
+        results = {"dataset": arguments.dataset, "machine": machine(), "rounds": arguments.rounds}
+        results |= compare(Path(folder), source, arguments.rounds)
+        results["growth"] = [grow(Path(folder), size) for size in tqdm(arguments.growth, desc="growth", disable=None)]
     write_json(RESULTS, results)
     text = report(results)
     write_text(REPORT, text)
@@ -127,17 +123,11 @@ def compare(folder: Path, source: Values, rounds: int) -> Values:
         metrics["lazy_adam"] = read_json(lazy / METRICS)
         for each in (place, short, lazy):
             shutil.rmtree(each)
-    return {
-        "metrics": metrics,
-        "measured": {
-            name: {
-                "seconds": [run.seconds for run in runs],
-                "mib": max(round(run.memory) for run in runs),
-                "printed": [json.loads(run.output) for run in runs if run.output.startswith("{")],
-            }
-            for name, runs in measured.items()
-        },
-    }
+    took: Values = {}
+    for name, runs in measured.items():
+        took[name] = {"seconds": [run.seconds for run in runs], "mib": max(round(run.memory) for run in runs)}
+        took[name]["printed"] = [json.loads(run.output) for run in runs if run.output.startswith("{")]
+    return {"metrics": metrics, "measured": took}
 
 
 def grow(folder: Path, ratings: int) -> Values:
@@ -151,23 +141,18 @@ def grow(folder: Path, ratings: int) -> Values:
     runs |= {name: run_stage(name, place) for name in STAGES}
     shutil.rmtree(place)
     archive.unlink()
-    return {
-        "ratings": ratings,
-        "users": users,
-        "items": items,
-        "seconds": {name: run.seconds for name, run in runs.items()},
-        "mib": {name: round(run.memory) for name, run in runs.items()},
-    }
+    took = {"seconds": {name: run.seconds for name, run in runs.items()}}
+    took |= {"mib": {name: round(run.memory) for name, run in runs.items()}}
+    return {"ratings": ratings, "users": users, "items": items, **took}
 
 
 def report(results: Values) -> str:
     """Return the report on what results.json contains, as Markdown."""
     measured, epochs = results["measured"], results["metrics"]["train"]["epochs"]
     seconds = {name: np.array(runs["seconds"]) for name, runs in measured.items()}
+    evaluators, plain = (measured[name]["printed"] for name in ("evaluators", "naive evaluate"))
     for name in ("ours", "implicit"):
-        printed = measured["evaluators"]["printed"]
-        seconds[f"evaluator {name}"] = np.array([np.median(run["seconds"][name]) for run in printed])
-    plain = measured["naive evaluate"]["printed"]
+        seconds[f"evaluator {name}"] = np.array([np.median(run["seconds"][name]) for run in evaluators])
     seconds["plain evaluation"] = np.array([run["seconds"] * run["users"] for run in plain])
     strict = jinja2.StrictUndefined
     environment = jinja2.Environment(undefined=strict, trim_blocks=True, keep_trailing_newline=True)  # noqa: S701 - no HTML

@@ -5,10 +5,12 @@ the figures as JSON.
 """
 
 import argparse
+import functools
 import json
 import tempfile
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,11 +23,14 @@ from recommender.params_file import load_params
 from recommender.paths import ARCHIVE, ITEMS, MODEL, TEST, TRAIN, USERS
 
 USERS_MEASURED: Final = 60
+Part = Callable[[Params], dict[str, Any]]
 
 
 def main() -> None:
     """Run one part and print its figures."""
-    parts = {"parse": parse, "train": train, "train-tuned": train_tuned, "evaluate": evaluate}
+    # The fastest that Keras' own `fit` was found to be: compiled by XLA, and 64 steps between returns to Python.
+    tuned = functools.partial(train, jit_compile=True, steps_per_execution=64)
+    parts: dict[str, Part] = {"parse": parse, "train": train, "train-tuned": tuned, "evaluate": evaluate}
     parser = argparse.ArgumentParser(prog="python -m benchmarks.naive", description=__doc__)
     parser.add_argument("part", choices=parts)
     print(json.dumps(parts[parser.parse_args().part](load_params())))
@@ -39,23 +44,17 @@ def parse(params: Params) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(ARCHIVE) as archive:
             archive.extractall(folder)
-        ratings = pd.read_csv(
-            Path(folder) / release.ratings,
-            sep=release.layout.separator,
-            names=list(RATING_COLUMNS),
-            skiprows=1 if release.layout.header else 0,
-            engine="python",
-        )
+        reading: dict[str, Any] = {
+            "sep": release.layout.separator,
+            "skiprows": release.layout.first_line - 1,
+            "engine": "python",
+        }
+        ratings = pd.read_csv(Path(folder) / release.ratings, names=list(RATING_COLUMNS), **reading)
     for column in ("user", "item"):
         numbers = {value: number for number, value in enumerate(ratings[f"{column}_id"].unique())}
         ratings[column] = ratings[f"{column}_id"].map(numbers)
     train, test = train_test_split(ratings, test_size=params.split.test_size, random_state=params.split.seed)
     return {"train": len(train), "test": len(test)}
-
-
-def train_tuned(params: Params) -> dict[str, Any]:
-    """Train as fast as Keras' own `fit` was found to be: compiled by XLA, and 64 steps between returns to Python."""
-    return train(params, jit_compile=True, steps_per_execution=64)
 
 
 def train(params: Params, **settings: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -67,15 +66,10 @@ def train(params: Params, **settings: Any) -> dict[str, Any]:  # noqa: ANN401
 
     section, seed = params.train.mf, params.train.seed
     users, items = (len(pd.read_parquet(path)) for path in (USERS, ITEMS))
-    embedding = keras.layers.Embedding(
-        users + items,
-        section.embedding_size,
-        embeddings_initializer=keras.initializers.HeNormal(seed),
-        embeddings_regularizer=keras.regularizers.L2(section.l2),
-    )
-    uniform = keras.initializers.RandomUniform
-    user_bias = keras.layers.Embedding(users, 1, embeddings_initializer=uniform(seed=seed + 1))
-    item_bias = keras.layers.Embedding(items, 1, embeddings_initializer=uniform(seed=seed + 2))
+    layer, uniform = keras.layers.Embedding, keras.initializers.RandomUniform
+    normal, l2 = keras.initializers.HeNormal(seed), keras.regularizers.L2(section.l2)
+    embedding = layer(users + items, section.embedding_size, normal, l2)
+    user_bias, item_bias = layer(users, 1, uniform(seed=seed + 1)), layer(items, 1, uniform(seed=seed + 2))
     inputs = keras.Input((2,), dtype="int32")
     user, item = inputs[:, 0], inputs[:, 1]
     dot = keras.ops.sum(embedding(user) * embedding(item + users), axis=1, keepdims=True)
@@ -87,10 +81,9 @@ def train(params: Params, **settings: Any) -> dict[str, Any]:  # noqa: ANN401
     # One `fit` an epoch, so that the batches are those of the train stage and the losses can be compared.
     for epoch in range(1, section.epochs + 1):
         order = np.random.default_rng([seed, epoch]).permutation(len(x))
-        logs = model.fit(
-            x[order], y[order], section.batch_size, shuffle=False, validation_data=validation, verbose=0
-        ).history
-    return {"val_loss": logs["val_loss"][-1] - float(sum(model.losses))}  # without the L2 term
+        options = {"shuffle": False, "validation_data": validation, "verbose": 0}
+        history = model.fit(x[order], y[order], section.batch_size, **options).history
+    return {"val_loss": history["val_loss"][-1] - float(sum(model.losses))}  # without the L2 term
 
 
 def evaluate(params: Params) -> dict[str, Any]:
@@ -122,12 +115,9 @@ def evaluate(params: Params) -> dict[str, Any]:
         precision.append(hits.sum() / k)
         found = np.cumsum(hits) / np.arange(1, len(hits) + 1)
         average_precision.append((hits * found).sum() / min(len(relevant), k))
-    return {
-        "seconds": (time.perf_counter() - start) / len(chosen),
-        "users": len(users),
-        "precision": float(np.mean(precision)),
-        "map": float(np.mean(average_precision)),
-    }
+    seconds = (time.perf_counter() - start) / len(chosen)
+    means = {"precision": float(np.mean(precision)), "map": float(np.mean(average_precision))}
+    return {"seconds": seconds, "users": len(users), **means}
 
 
 if __name__ == "__main__":

@@ -38,10 +38,8 @@ class UserError(Exception):
 
 def cannot_write(path: Path, error: OSError) -> UserError:
     """Return the error for a file that cannot be written, with a remedy for the usual reasons."""
-    # Pooch raises its own PermissionError, which has no errno and names the absolute path.
-    number = error.errno or (errno.EACCES if isinstance(error, PermissionError) else 0)
-    reason = os.strerror(number) if number else str(error)
-    return UserError(f"{path}: cannot be written: {reason}; {REMEDIES.get(number, 'fix that')}, then retry")
+    reason = os.strerror(error.errno) if error.errno else str(error)  # Arrow's own words are longer
+    return UserError(f"{path}: cannot be written: {reason}; {REMEDIES.get(error.errno or 0, 'fix that')}, then retry")
 
 
 def run(main: Callable[[], None]) -> None:
@@ -51,11 +49,9 @@ def run(main: Callable[[], None]) -> None:
     """
     try:
         main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-    except MemoryError as error:
-        print(f"error: not enough memory ({error}); {LESS_MEMORY}", file=sys.stderr)
+    except (UserError, MemoryError) as error:
+        message = error if isinstance(error, UserError) else f"not enough memory ({error}); {LESS_MEMORY}"
+        print(f"error: {message}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -118,11 +118,6 @@ class Data(Section):
         """The release, or the file with the user's ratings."""
         return re.split(r"[/\\]", self.own.ratings)[-1] if self.dataset == "own" and self.own.ratings else self.dataset
 
-    @property
-    def things(self) -> str:
-        """What is rated, in words."""
-        return "items" if self.dataset == "own" else "movies"
-
 
 class Split(Section):
     """How the ratings are divided into train, validation and test."""

@@ -5,6 +5,7 @@ Readers raise `UserError` for files that are missing or damaged, writers where t
 
 import csv
 import errno
+import hashlib
 import json
 import math
 import os
@@ -32,8 +33,8 @@ DAMAGE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZ
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a path to write to that replaces `path`, complete and synced to disk, when the block succeeds.
 
-    On Linux that is an unnamed file in the same folder, which disappears when the process is killed; elsewhere a named
-    temporary file. Missing folders are created.
+    That is an unnamed file in the same folder, which disappears when the process is killed, or a named temporary file
+    on a file system that has none. Missing folders are created.
     """
     named = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
@@ -57,15 +58,22 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def _open_unnamed(folder: Path) -> int | None:
-    """Open a new unnamed file; return None where the system or the file system has none."""
-    if not hasattr(os, "O_TMPFILE"):
-        return None
+    """Open a new unnamed file; return None where the file system has none."""
     try:
         return os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666)
     except OSError as error:
         if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
             return None
         raise
+
+
+def checksum(path: Path, kind: str = "a file") -> str:
+    """Return the SHA-256 of a file; `kind` is what the message asks for where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; give the path of {kind}") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -99,14 +107,10 @@ def _check_finite(value: float | np.floating, name: str) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object."""
     with _reading(path):
-        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        values = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise ValueError("not a JSON object")
         return values
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"contains {name}, which is not JSON")
 
 
 def write_csv(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:

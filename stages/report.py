@@ -11,7 +11,7 @@ from recommender.storage import write_text
 def main() -> None:
     """Read what the other stages wrote and write the page."""
     check_environment("drawing")
-    write_text(REPORT, render(Run.read(load_params())))
+    write_text(REPORT, render(Run(load_params())))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ from recommender.paths import STAGES
 
 REPOSITORY = Path(__file__).parents[1]
 USERS, ITEMS, RATINGS = 60, 80, 1500
-POOCH = "(Downloading|Updating) file "  # the start of what it prints
 MESSAGES = Path(__file__).with_name("corpora") / "messages.txt"
 INTRODUCTION = """\
 The message for every mistake, under the name of the test that makes it. `make messages` writes this file; each test
@@ -55,7 +54,7 @@ def stage(
 def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
     """Assert that a command ended with status 1 and one line on stderr that contains these words."""
     assert result.returncode == 1, result
-    lines = [line for line in result.stderr.splitlines() if not re.match(POOCH, line)]
+    lines = result.stderr.splitlines()
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("error: "), result.stderr
     for word in words:
@@ -245,7 +244,7 @@ def ending(request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.Captur
         assert raised.value.code == 1
         output, written = capsys.readouterr()
         assert output == ""
-        *others, last = [line for line in written.splitlines() if not re.match(POOCH, line)]
+        *others, last = written.splitlines()
         assert len(others) == len(notes), written
         for line, note in zip(others, notes, strict=True):
             assert re.search(note, line), line

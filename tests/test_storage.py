@@ -62,11 +62,9 @@ def unreadable(kind: str, path: Path) -> str:
 
 @pytest.fixture(params=["unnamed", "named"])
 def temporary_files(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run a test where the system has files without a name, and where it has none."""
+    """Run a test where the file system has files without a name, and where it has none."""
     if request.param == "named":
-        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
-    elif not hasattr(os, "O_TMPFILE"):
-        pytest.skip("the system has no files without a name")
+        monkeypatch.setattr("recommender.storage._open_unnamed", lambda _folder: None)
     return str(request.param)
 
 
@@ -219,7 +217,7 @@ def test_a_number_that_is_not_finite_is_refused_and_the_old_file_kept(tmp_path: 
     assert [path.read_text() for path in paths] == ["old", "old"]
 
 
-@pytest.mark.parametrize("text", ["[1]", "3", '"a"', "null", '{"a": }', '{"a": 1} x', '{"a": NaN}', "[" * 100_000])
+@pytest.mark.parametrize("text", ["[1]", "3", '"a"', "null", '{"a": }', '{"a": 1} x', "[" * 100_000])
 def test_what_is_not_a_json_object_cannot_be_read(tmp_path: Path, text: str) -> None:
     path = tmp_path / "metrics.json"
     path.write_text(text)

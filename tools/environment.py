@@ -1,13 +1,13 @@
-"""List the packages that decide the bytes of each group of stages: `make environment`, and `make lock` with --locked.
+"""List the packages that decide the bytes of each group of stages: `make environment`.
 
 A list has what the group's stages import and, of what those packages need in turn, whatever has compiled code.
 """
 
 import argparse
-import ast
 import re
 import sys
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, packages_distributions
+from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Final
 
@@ -16,12 +16,11 @@ from packaging.utils import canonicalize_name
 
 from recommender.data.own.fetching import check_local
 from recommender.environment import check_environment
-from recommender.errors import UserError, run
+from recommender.errors import run
 from recommender.params_file import load_params
 from recommender.paths import ENVIRONMENT, ENVIRONMENT_GROUPS
 from recommender.storage import write_text
 
-LOCK: Final = Path("requirements.lock")
 MODELS: Final = Path("recommender/models")  # imported by name
 COMPILED: Final = re.compile(r"\.(so|pyd|dylib)(\.|$)")
 
@@ -29,67 +28,32 @@ COMPILED: Final = re.compile(r"\.(so|pyd|dylib)(\.|$)")
 def main() -> None:
     """Write every list."""
     parser = argparse.ArgumentParser(prog="make environment", description=__doc__)
-    parser.add_argument("--locked", action="store_true", help=f"versions of {LOCK} in place of those installed")
     parser.add_argument("--check", action="store_true", help="check params.yaml and what is installed; write nothing")
-    arguments = parser.parse_args()
-    if arguments.check:
+    if parser.parse_args().check:
         data = load_params().data  # which reports all mistakes at once, and before the first stage runs
         if data.dataset == "own":
             check_local(data.own)  # DVC does not know where they came from
         for group in ENVIRONMENT_GROUPS:
             check_environment(group)
         return
-    locked = locked_versions(LOCK.read_text(encoding="utf-8")) if arguments.locked else None
     for group, stages in ENVIRONMENT_GROUPS.items():
         path = ENVIRONMENT / f"{group}.txt"
-        packages = decisive(imported_packages(stages))
-        versions = {name: found.version if locked is None else locked[name] for name, found in packages.items()}
-        write_text(path, "".join(f"{name}=={versions[name]}\n" for name in sorted(versions)))
-        print(f"{path}: {len(versions)} packages", file=sys.stderr)
-
-
-def locked_versions(lock: str) -> dict[str, str]:
-    """Return the versions in the text of a lock file, by normalized name; refuse two versions of one package."""
-    found: dict[str, str] = {}
-    for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", lock, re.MULTILINE):
-        if found.setdefault(canonicalize_name(name), version) != version:
-            raise UserError(f"{LOCK}: has {name} in two versions, {found[canonicalize_name(name)]} and {version}")
-    return found
+        packages = sorted(decisive(imported_packages(stages)).items())
+        write_text(path, "".join(f"{name}=={package.version}\n" for name, package in packages))
+        print(f"{path}: {len(packages)} packages", file=sys.stderr)
 
 
 def imported_packages(stages: tuple[str, ...]) -> set[str]:
     """Return the distributions that stages import, directly or through modules of this repository."""
-    waiting = [Path(f"stages/{stage}.py") for stage in stages]
-    waiting += MODELS.rglob("*.py") if "train" in stages else []
-    seen: set[Path] = set()
-    names: set[str] = set()
-    while waiting:
-        path = waiting.pop()
-        seen.add(path)
-        imported = imports(path.read_text(encoding="utf-8"))
-        own = {Path(name.replace(".", "/") + ".py") for name in imported}
-        waiting += [path for path in own - seen if path.is_file()]
-        names |= {name.split(".")[0] for name in imported}
+    finder = ModuleFinder(["."])  # of what is imported, only this repository's modules are found there
+    for path in (
+        *(Path(f"stages/{stage}.py") for stage in stages),
+        *(MODELS.rglob("*.py") if "train" in stages else ()),
+    ):
+        finder.run_script(str(path))
     installed = packages_distributions()
-    return {canonicalize_name(package) for name in names for package in installed.get(name, [])}
-
-
-def imports(text: str) -> set[str]:
-    """Return the dotted names that a module's code imports, but for those that only type checkers see."""
-    names: set[str] = set()
-
-    def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            return
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            names.update((node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)))
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(ast.parse(text))
-    return names
+    elsewhere = {name.split(".")[0] for name in finder.badmodules}
+    return {canonicalize_name(package) for name in elsewhere for package in installed.get(name, [])}
 
 
 def decisive(packages: set[str]) -> dict[str, Distribution]:
@@ -102,15 +66,11 @@ def decisive(packages: set[str]) -> dict[str, Distribution]:
             found[name] = distribution(name)
         except PackageNotFoundError:  # needed on other systems alone
             continue
-        needed = [Requirement(text) for text in found[name].requires or []]
-        needed = [each for each in needed if not each.marker or each.marker.evaluate({"extra": ""})]
-        waiting += {canonicalize_name(each.name) for each in needed} - set(found)
-    return {name: each for name, each in found.items() if name in packages or is_compiled(each)}
-
-
-def is_compiled(package: Distribution) -> bool:
-    """Return whether a package contains compiled code."""
-    return any(COMPILED.search(file.name) for file in package.files or [])
+        for needed in map(Requirement, found[name].requires or []):
+            if (package := canonicalize_name(needed.name)) not in found:
+                waiting += [package] if not needed.marker or needed.marker.evaluate({"extra": ""}) else []
+    compiled = {name for name in found if any(COMPILED.search(file.name) for file in found[name].files or [])}
+    return {name: found[name] for name in packages | compiled if name in found}
 
 
 if __name__ == "__main__":

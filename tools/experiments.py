@@ -1,7 +1,6 @@
 """Experiments: runs of the pipeline with other parameters."""
 
 import argparse
-import hashlib
 import json
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 import dvc.api
 
 from recommender.data.movielens import RELEASES
-from recommender.errors import UserError
+from recommender.storage import checksum
 from tools.console import call
 
 
@@ -36,23 +35,16 @@ def data_source(dataset: str, archive: str | None, sha256: str | None) -> dict[s
     if dataset == "own":
         return {"data.dataset": dataset}  # data.own says the rest
     if archive is not None and "://" not in archive:
-        path = Path(archive).resolve()
-        try:
-            found = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError as error:
-            raise UserError(
-                f"ARCHIVE={archive}: cannot be read: {error.strerror}; give the path of an archive of {dataset}"
-            ) from None
-        archive = str(path)
+        archive = str(Path(archive).resolve())
         if sha256 is None:
-            print(f"{path.name}: is used as it is, SHA-256 {found}", file=sys.stderr)
-            sha256 = found
+            sha256 = checksum(Path(archive), f"an archive of {dataset}")
+            print(f"{Path(archive).name}: is used as it is, SHA-256 {sha256}", file=sys.stderr)
     return {"data.dataset": dataset, "data.archive": archive, "data.sha256": sha256}
 
 
 def as_settings(values: Mapping[str, Any]) -> list[str]:
     """Return parameters in the form that ``dvc exp run --set-param`` takes."""
-    return [f"{name}={json.dumps(value)}" for name, value in values.items()]
+    return [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
 
 
 def throwaway(settings: list[str], outputs: tuple[str, ...], *stages: str) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ LIST: Final = Path(__file__).with_suffix(".html")
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The model with the ratings, the parameters, and by movie index the titles, genres and years (0: none)."""
+    """The model with the ratings, the parameters, and by item index the titles, categories and years (0: none)."""
 
     recommender: Recommender
     params: Params
@@ -37,14 +37,8 @@ class Catalogue:
     genres: list[list[str]]
     years: NDArray[np.int64]
 
-    @property
-    def scores(self) -> str:
-        """What the model's scores are, in words."""
-        ratings = self.recommender.factors.predicts_ratings
-        return "Scores are predicted ratings." if ratings else "Scores order items and are no ratings."
-
     def show(self, name: str, items: Sequence[int], values: Sequence[str], *, ranked: bool = False) -> None:
-        """Show a list of movies, each with a value beside it."""
+        """Show a list of items, each with a value beside it."""
         rows = [
             (ranked and rank, self.titles[item], " · ".join(self.genres[item]), value)
             for rank, (item, value) in enumerate(zip(items, values, strict=True), start=1)
@@ -55,7 +49,7 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class Shown:
-    """What the sidebar asks for: (num_items,) which movies, and the length of lists."""
+    """What the sidebar asks for: (num_items,) which items, and the length of lists."""
 
     items: NDArray[np.bool_]
     length: int
@@ -98,7 +92,7 @@ def markdown(text: str) -> str:
 
 
 def sidebar(catalogue: Catalogue) -> Shown:
-    """Let the visitor choose which movies are listed."""
+    """Let the visitor choose which items are listed."""
     factors, rated, params = catalogue.recommender.factors, catalogue.recommender.rated, catalogue.params
     num_users, num_items = rated.shape
     kept = np.ones(num_items, dtype=bool)
@@ -146,12 +140,11 @@ def show_user(catalogue: Catalogue, shown: Shown) -> None:
                 catalogue.show("more history", items[shown.length :], values[shown.length :])
     with recommendations:
         st.subheader("Recommended", anchor=False)
-        st.caption(f"Items that this user has not rated. {catalogue.scores}")
-        show_best("user", catalogue, shown, factors, rated)
+        show_best("user", "Items that this user has not rated.", catalogue, shown, factors, rated)
 
 
 def show_new_user(catalogue: Catalogue, shown: Shown) -> None:
-    """Let the visitor choose movies, and show what is recommended."""
+    """Let the visitor choose items, and show what is recommended."""
     choosing, recommendations = st.columns(2, gap="large")
     with choosing:
         st.subheader("Liked", anchor=False)
@@ -168,14 +161,16 @@ def show_new_user(catalogue: Catalogue, shown: Shown) -> None:
     with recommendations:
         st.subheader("Recommended", anchor=False)
         if liked:
-            st.caption(f"For somebody who likes these and has seen no other. {catalogue.scores}")
-            show_best("new user", catalogue, shown, *catalogue.recommender.new_user(liked))
+            for_whom = "For somebody who likes these and has seen no other."
+            show_best("new user", for_whom, catalogue, shown, *catalogue.recommender.new_user(liked))
         else:
             st.info("Choose some items: three or more are enough for a first list.")
 
 
-def show_best(name: str, catalogue: Catalogue, shown: Shown, factors: Factors, rated: sp.csr_array) -> None:
-    """List the unrated movies of highest score for the only user of `factors`, of those to be shown."""
+def show_best(name: str, whose: str, catalogue: Catalogue, shown: Shown, factors: Factors, rated: sp.csr_array) -> None:
+    """List the unrated items of highest score for the only user of `factors`, of those to be shown."""
+    meaning = "are predicted ratings" if factors.predicts_ratings else "order items and are no ratings"
+    st.caption(f"{whose} Scores {meaning}.")
     # The whole list first: what is not shown must not change the scores of what is.
     ranked, scores = factors.top_k(np.zeros(1, dtype=np.int32), rated, len(catalogue.titles))
     kept = np.flatnonzero((ranked[0] >= 0) & shown.items[ranked[0]])[: shown.length]
@@ -183,14 +178,14 @@ def show_best(name: str, catalogue: Catalogue, shown: Shown, factors: Factors, r
 
 
 def show_items(catalogue: Catalogue, shown: Shown) -> None:
-    """Search titles, and show the movies that are similar to one."""
+    """Search titles, and show the items that are similar to one."""
     counts = catalogue.recommender.item_counts
     searching, similar = st.columns(2, gap="large")
     with searching:
         st.subheader("Search", anchor=False)
         text = st.text_input("Words of a title", placeholder="star wars")
-        found = [item for item in search(text, catalogue.titles) if shown.items[item]]
-        found.sort(key=lambda item: (-int(counts[item]), item))
+        found = [item for item in search(text, catalogue.titles) if shown.items[item]]  # ascending
+        found.sort(key=lambda item: -int(counts[item]))
         listed = found[: shown.length]
         if not listed:
             st.info("No title has these words.")

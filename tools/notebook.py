@@ -31,20 +31,15 @@ evaluate.k=25 evaluate.relevance_quantile=0.85
 def main() -> None:
     """Run the corrected interaction with one seed and the notebook's with five, and print one table."""
     arguments = source_parser("make notebook", __doc__, ["ml-1m"]).parse_args()
-    source = data_source(arguments.dataset, arguments.archive, arguments.sha256)
-    fixed = as_settings(source) + NOTEBOOK.split()
+    fixed = as_settings(data_source(arguments.dataset, arguments.archive, arguments.sha256)) + NOTEBOOK.split()
     measured = []
     for interaction, seed in [("dot", SEEDS[0]), *(("batch_sum", seed) for seed in SEEDS)]:
         choice = [f"train.mf.interaction={interaction}", f"train.seed={seed}"]
         print(*choice, file=sys.stderr)
         measured.append(throwaway([*fixed, *choice], (str(METRICS), str(BASELINES))))
     (corrected, baselines), *reproduced = measured
-    models = {
-        "notebook, published": PUBLISHED,
-        "notebook, reproduced": reproduced[0][0],
-        "notebook, corrected": corrected,
-        **baselines,
-    }
+    models = {"notebook, published": PUBLISHED, "notebook, reproduced": reproduced[0][0]}
+    models |= {"notebook, corrected": corrected, **baselines}
     ranges = {}
     for name, published in PUBLISHED.items():
         values = [metrics[name] for metrics, _ in reproduced]

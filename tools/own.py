@@ -2,8 +2,9 @@
 
 import argparse
 import datetime
-import subprocess
 import tempfile
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 from dvc.utils.serialize import modify_yaml
 from rich.markup import escape
 
-from recommender.data.own.fetching import checksum, download
+from recommender.data.own.fetching import download
 from recommender.data.own.files import files, sources
 from recommender.data.own.layout import ITEMS, choose, recognize
 from recommender.data.own.layout import RATINGS as ROLES
@@ -20,9 +21,9 @@ from recommender.errors import UserError, one_line, run
 from recommender.params import Columns, Own
 from recommender.params_file import load_params
 from recommender.paths import ARCHIVE, LISTED_ITEMS, PARAMS, RATINGS
-from recommender.storage import read_table, write_text
+from recommender.storage import checksum, read_table, write_text
 from tools import results
-from tools.console import show_table
+from tools.console import call, show_table
 from tools.preset import presets
 
 SHOWN: Final = 5  # rows
@@ -40,7 +41,7 @@ def main() -> None:
     try:
         set_source(arguments.ratings, arguments.items, columns(arguments.columns))
         own = load_params().data.own
-        reproduce("extract")
+        call("dvc", "repro", "extract")
         ratings = read_table(RATINGS)
         describe(own, ratings)
         params = load_params().train
@@ -50,7 +51,7 @@ def main() -> None:
     except BaseException:
         write_text(PARAMS, before)
         raise
-    reproduce()
+    call("dvc", "repro")
     results.main()
     print("Next: `make ranking DATASET=own` trains the ranking model; `make recommend USER=...`; `make explore`")
 
@@ -61,9 +62,8 @@ def columns(text: str) -> dict[str, str | int | None]:
     for part in text.split():
         role, _, name = part.partition("=")
         if role not in found or not name:
-            raise UserError(
-                f"COLUMNS: {part!r:.80} must be one of {', '.join(COLUMNS)}, =, and a column's name or number"
-            )
+            allowed = f"one of {', '.join(COLUMNS)}, =, and a column's name or number"
+            raise UserError(f"COLUMNS: {part!r:.80} must be {allowed}")
         found[role] = int(name) if name.isdecimal() else name
     return found
 
@@ -71,15 +71,14 @@ def columns(text: str) -> dict[str, str | int | None]:
 def set_source(ratings: str, items: str | None, names: dict[str, str | int | None]) -> None:
     """Select the files and pin what they contain now."""
     values: dict[str, Any] = {"dataset": "own", "own.ratings": ratings, "own.items": items}
-    values |= {"own.sha256": None, "own.items_sha256": None} | {
-        f"own.columns.{role}": name for role, name in names.items()
-    }
+    values |= {"own.sha256": None, "own.items_sha256": None}
+    values |= {f"own.columns.{role}": name for role, name in names.items()}
     set_parameters({f"data.{name}": value for name, value in values.items()})
     with tempfile.TemporaryDirectory() as folder:
         for parameter, source, *_ in sources(load_params().data.own):
             path = Path(source) if "://" not in source else download(source, Path(folder) / "file", parameter)
             key = "data.own.sha256" if parameter == "data.own.ratings" else "data.own.items_sha256"
-            set_parameters({key: checksum(path)})
+            set_parameters({key: checksum(path, "a file with ratings")})
 
 
 def set_parameters(values: dict[str, Any]) -> None:
@@ -87,16 +86,7 @@ def set_parameters(values: dict[str, Any]) -> None:
     with modify_yaml(PARAMS) as params:
         for name, value in values.items():
             *sections, key = name.split(".")
-            section = params
-            for each in sections:
-                section = section[each]
-            section[key] = value
-
-
-def reproduce(*stages: str) -> None:
-    """Run the pipeline, or what a stage needs."""
-    if subprocess.run(["dvc", "repro", *stages], check=False).returncode:  # noqa: S603, S607 - no shell
-        raise UserError("the pipeline stopped: see above")
+            reduce(getitem, sections, params)[key] = value
 
 
 def describe(own: Own, ratings: pa.Table) -> None:
@@ -106,14 +96,9 @@ def describe(own: Own, ratings: pa.Table) -> None:
         found = [f"{role}: {layout.names[at]}" for role, at in choose(file, layout, own, roles).items()]
         print(one_line(f"{file.name}: {layout}; columns {', '.join(found)}"))
     head = [{name: escape(one_line(str(value))) for name, value in row.items()} for row in ratings[:SHOWN].to_pylist()]
-    names = [
-        f"{name} ({'text' if pa.types.is_dictionary(type_) else type_})"
-        for name, type_ in zip(ratings.column_names, ratings.schema.types, strict=True)
-    ]
+    names = [f"{each.name} ({'text' if pa.types.is_dictionary(each.type) else each.type})" for each in ratings.schema]
     show_table("The first rows, as they were read", names, [list(row.values()) for row in head], left=(0, 1))
-    users, items = (
-        pc.value_counts(ratings[name].combine_chunks().dictionary_encode()) for name in ("user_id", "item_id")
-    )
+    users, items = (pc.value_counts(ratings[name].combine_chunks()) for name in ("user_id", "item_id"))
     low, high = (pc.min_max(ratings["rating"])[end].as_py() for end in ("min", "max"))
     listed = len(read_table(LISTED_ITEMS, ["item_id"]))
     largest = pc.max(users.field("counts")).as_py() / len(ratings)

@@ -28,8 +28,7 @@ def main() -> None:
     chosen = presets(dataset).get(arguments.purpose)
     if chosen is None:
         raise UserError(f"{PRESETS}: has no {arguments.purpose} for {dataset}; `make tune` finds one")
-    source = data_source(dataset, arguments.archive, arguments.sha256)
-    settings = as_settings(source | chosen)
+    settings = as_settings(data_source(dataset, arguments.archive, arguments.sha256) | chosen)
     command = ["dvc", "exp", "run", *(part for setting in settings for part in ("-S", setting))]
     print(shlex.join(command), flush=True)
     if subprocess.run(command, check=False).returncode:  # noqa: S603 - no shell

@@ -71,14 +71,13 @@ def _find(path: Path, members: list[zipfile.ZipInfo], name: str, release: Releas
         raise UserError(f"{path}: has no member {name}{hint}; {WRONG_RELEASE}")
     if len(found) > 1:
         raise UserError(f"{path}: contains {name} {len(found)} times; pack it once, or fetch the archive again")
-    member = found[0]
-    check_member(path, member)
-    if member.file_size > release.limit:
+    check_member(path, found[0])
+    if found[0].file_size > release.limit:
         raise UserError(
-            f"{path}: {name} unpacks to {member.file_size} bytes, and at most {release.limit} are allowed, {LARGER} "
+            f"{path}: {name} unpacks to {found[0].file_size} bytes, and at most {release.limit} are allowed, {LARGER} "
             f"times the size of the release; {WRONG_RELEASE}"
         )
-    return member
+    return found[0]
 
 
 def check_member(path: Path, member: zipfile.ZipInfo) -> None:

@@ -1,5 +1,6 @@
 """Fetching an archive from a path, a URL or the package index, and keeping it only if its checksum is right."""
 
+import contextlib
 import functools
 import http.client
 import re
@@ -13,16 +14,15 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import pooch
 import requests
 import urllib3
 from tqdm import tqdm
 
-from recommender.errors import UserError, cannot_write, one_line
+from recommender.errors import UserError, one_line
+from recommender.storage import atomic, checksum
 
 ATTEMPTS: Final = 4  # with 1, 2 and 4 seconds between them
 TIMEOUT: Final = 30  # seconds without an answer or a byte
@@ -43,33 +43,21 @@ def fetch(source: str, sha256: str, path: Path, limit: int) -> bool:
     bytes that a download over HTTP may have.
     """
     receive = receiver(source, limit)
-    remote = urllib.parse.urlsplit(source).scheme in HTTP
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A run that was killed while downloading leaves its temporary file behind.
-        for leftover in path.parent.glob("tmp" + 8 * "[a-z0-9_]"):
-            leftover.unlink()
-        if path.is_file() and pooch.file_hash(path) == sha256:
-            return False
-        pooch.create(
-            path=path.parent,
-            base_url="",
-            registry={path.name: f"sha256:{sha256}"},
-            urls={path.name: one_line(source)},  # pooch prints it
-            retry_if_failed=1 if remote else 0,  # after a wrong checksum: other failures end in UserError
-        ).fetch(path.name, downloader=lambda _url, output, _pooch: receive(source, output))
-    except ValueError as error:  # pooch's, "... expected sha256:... but got ..."
-        found = str(error).split("but got ")[-1].split(".")[0]
+    if path.is_file() and checksum(path) == sha256:
+        return False
+    with atomic(path) as temporary:
+        for _ in range(2 if urllib.parse.urlsplit(source).scheme in HTTP else 1):  # a server may have sent wrong bytes
+            receive(source, temporary)
+            found = checksum(temporary)
+            if found == sha256:
+                return True
         raise UserError(
             f"{source}: the archive's SHA-256 is {found}, expected {sha256}: it is damaged or another edition; set "
             f"data.sha256 if you trust it, or {ELSEWHERE}"
-        ) from None
-    except OSError as error:
-        raise cannot_write(path, error) from None
-    return True
+        )
 
 
-def receiver(source: str, limit: int) -> Callable[[str, str | Path], None]:
+def receiver(source: str, limit: int) -> Callable[[str, Path], None]:
     """Return the function that fetches from a source to a path, without a check of what comes."""
     try:
         scheme = urllib.parse.urlsplit(source).scheme
@@ -79,10 +67,10 @@ def receiver(source: str, limit: int) -> Callable[[str, str | Path], None]:
     return remote if scheme in HTTP else _download_wheel if scheme == "pip" else _copy_file
 
 
-def _download_http(limit: int, url: str, output: str | Path) -> None:
+def _download_http(limit: int, url: str, output: Path) -> None:
     """Download over HTTP; after a failure that may pass, wait and try again a few times."""
     for attempt in range(1, ATTEMPTS + 1):
-        wait = 2.0 ** (attempt - 1)
+        wait, asked = 2.0 ** (attempt - 1), 0.0
         try:
             return _receive(url, output, limit)
         except requests.exceptions.HTTPError as error:
@@ -90,7 +78,8 @@ def _download_http(limit: int, url: str, output: str | Path) -> None:
             reason = f"the server answers {answer.status_code} {answer.reason}"
             if answer.status_code not in TRANSIENT:
                 raise UserError(f"{url}: {reason}; {ELSEWHERE}") from None
-            asked = _retry_after(answer)
+            with contextlib.suppress(urllib3.exceptions.InvalidHeader):
+                asked = urllib3.Retry().get_retry_after(answer.raw) or 0.0
             if asked > LONGEST_WAIT:
                 reason += f" and asks to wait {asked:.0f} seconds"
                 raise UserError(f"{url}: {reason}; do so, or {ELSEWHERE}") from None
@@ -108,10 +97,10 @@ def _download_http(limit: int, url: str, output: str | Path) -> None:
     raise UserError(f"{url}: cannot be fetched after {ATTEMPTS} attempts: {reason}; {ELSEWHERE}")
 
 
-def _receive(url: str, output: str | Path, limit: int) -> None:
+def _receive(url: str, output: Path, limit: int) -> None:
     too_large = UserError(f"{url}: is larger than {limit} bytes, the limit for data.dataset; {ELSEWHERE}")
     get = functools.partial(requests.get, stream=True, timeout=TIMEOUT, hooks={"response": _refuse_downgrade})
-    with Path(output).open("wb") as file, _speed_limit(file.tell), get(url) as response:
+    with output.open("wb") as file, _speed_limit(file.tell), get(url) as response:
         response.raise_for_status()
         announced = response.headers.get("Content-Length", "")
         total = int(announced) if announced.isdecimal() else 0
@@ -124,7 +113,7 @@ def _receive(url: str, output: str | Path, limit: int) -> None:
                     raise too_large
 
 
-@contextmanager
+@contextlib.contextmanager
 def _speed_limit(received: Callable[[], int]) -> Iterator[None]:
     """Stop a download whose count of bytes grows too slowly; a byte now and then triggers no other timeout."""
     start, before = time.monotonic(), 0
@@ -151,14 +140,7 @@ def _refuse_downgrade(response: requests.Response, **_: object) -> None:
         raise UserError(f"{response.url}: redirects to {target}, which is not encrypted; {ELSEWHERE}")
 
 
-def _retry_after(answer: requests.Response) -> float:
-    try:
-        return urllib3.Retry().get_retry_after(answer.raw) or 0.0
-    except urllib3.exceptions.InvalidHeader:
-        return 0.0
-
-
-def _download_wheel(source: str, output: str | Path) -> None:
+def _download_wheel(source: str, output: Path) -> None:
     """Fetch a wheel by name with pip, which knows the user's index, proxy and certificates."""
     requirement = source.removeprefix("pip:")
     with tempfile.TemporaryDirectory() as folder:
@@ -175,12 +157,11 @@ def _download_wheel(source: str, output: str | Path) -> None:
         shutil.copyfile(wheels[0], output)
 
 
-def _copy_file(source: str, output: str | Path) -> None:
+def _copy_file(source: str, output: Path) -> None:
     parts = urllib.parse.urlsplit(source)
     if parts.scheme not in ("", "file"):
-        raise UserError(
-            f"data.archive: {source}: {parts.scheme}:// is not supported; use a path, file://, http:// or https://"
-        )
+        problem = f"{parts.scheme}:// is not supported; use a path, file://, http:// or https://"
+        raise UserError(f"data.archive: {source}: {problem}")
     path = Path(urllib.request.url2pathname(parts.path) if parts.scheme == "file" else source)
     if not path.is_file():
         where = "" if path.is_absolute() else f" in {Path.cwd()} (an absolute path works from anywhere)"

@@ -36,11 +36,6 @@ def with_scale(part: pa.Table, scale: Scale) -> pa.Table:
     return part.replace_schema_metadata({SCALE: json.dumps(scale)})
 
 
-def _read_scale(part: pa.Table) -> Scale:
-    low, high = json.loads((part.schema.metadata or {}).get(SCALE, json.dumps(STARS)))
-    return float(low), float(high)
-
-
 @dataclass(frozen=True)
 class Interactions:
     """Ratings of items by users, both as indices."""
@@ -70,7 +65,8 @@ class Interactions:
                     raise UserError(f"{path}: {name} index outside 0 to {count - 1}; {RERUN}")
             parts.append(table)
         users, items, ratings = (column.to_numpy() for column in pa.concat_tables(parts).itercolumns())
-        return cls(users, items, ratings, shape, _read_scale(parts[0]))
+        low, high = json.loads((parts[0].schema.metadata or {}).get(SCALE, json.dumps(STARS)))
+        return cls(users, items, ratings, shape, (float(low), float(high)))
 
     def __len__(self) -> int:
         """Return the number of ratings."""
@@ -89,13 +85,9 @@ class Interactions:
     def joined(self, *others: "Interactions") -> "Interactions":
         """Return these ratings followed by those of others."""
         parts = (self, *others)
-        return Interactions(
-            np.concatenate([part.users for part in parts]),
-            np.concatenate([part.items for part in parts]),
-            np.concatenate([part.ratings for part in parts]),
-            self.shape,
-            self.scale,
-        )
+        names = ("users", "items", "ratings")
+        users, items, ratings = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+        return Interactions(users, items, ratings, self.shape, self.scale)
 
     @property
     def implicit(self) -> bool:

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +9,12 @@ from numpy.typing import NDArray
 from recommender.data.interactions import Interactions
 from recommender.models.core.backend import keras, ops, tf
 from recommender.models.core.batches import RatingBatches
-from recommender.models.core.steps import adam_rate, adam_step
+from recommender.models.core.steps import Tensor, adam_rate, adam_step
 from recommender.models.core.training import Job, adam
 from recommender.params import Mf
 from recommender.ranking.factors import Factors
 from recommender.ranking.fold_in import RatingLoss
 
-Tensor = Any  # TensorFlow ships no types
 Batch = tuple[Tensor, Tensor, Tensor]
 State = tuple[Tensor, ...]
 
@@ -66,9 +64,8 @@ class MatrixFactorization(keras.Model):
         self.lazy = section.optimizer == "lazy_adam"
         layer, uniform = keras.layers.Embedding, keras.initializers.RandomUniform
         # Users and items share one table, users first, so that he_normal scales by the sum of both.
-        self.embedding = layer(
-            sum(shape), self.embedding_size, keras.initializers.HeNormal(seed), keras.regularizers.L2(self.l2)
-        )
+        normal, l2 = keras.initializers.HeNormal(seed), keras.regularizers.L2(self.l2)
+        self.embedding = layer(sum(shape), self.embedding_size, normal, l2)
         self.user_bias = layer(self.num_users, 1, uniform(seed=seed + 1))
         self.item_bias = layer(num_items, 1, uniform(seed=seed + 2))
         for part in (self.embedding, self.user_bias, self.item_bias):

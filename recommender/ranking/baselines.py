@@ -48,8 +48,7 @@ def ease_weights(interactions: sp.csr_array, l2: float) -> NDArray[np.float64]:
         gram[start : start + GRAM_ROWS] = (by_item[start : start + GRAM_ROWS] @ interactions).toarray()
     gram[np.diag_indices_from(gram)] += l2
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", scipy.linalg.LinAlgWarning)
+        with warnings.catch_warnings(action="error", category=scipy.linalg.LinAlgWarning):
             inverse = scipy.linalg.inv(gram, overwrite_a=True, check_finite=False, assume_a="pos")
     except (scipy.linalg.LinAlgError, scipy.linalg.LinAlgWarning):
         raise UserError(

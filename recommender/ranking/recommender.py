@@ -54,24 +54,9 @@ class Recommender:
         items, scores = self.factors.top_k(np.arange(len(self.user_ids), dtype=np.int32), self.rated, k)
         user, position = np.nonzero(items >= 0)
         chosen = self.items.take(pa.array(items[user, position]))
-        return pa.table(
-            {
-                "user_id": self.user_ids[user],
-                "rank": (position + 1).astype(np.int32),
-                "item_id": chosen["item_id"],
-                "score": scores[user, position].astype(np.float32),
-                "title": chosen["title"],
-                "categories": chosen["categories"],
-            }
-        )
-
-    def user_index(self, user_id: str) -> int:
-        """Return the index of a user."""
-        found = np.flatnonzero(self.user_ids.astype(str) == user_id)
-        if not len(found):
-            low, high = self.user_ids.min(), self.user_ids.max()
-            raise UserError(f"--user: there is no user {user_id:.80}; ids are {low!s:.80} to {high!s:.80}")
-        return int(found[0])
+        rank, score = (position + 1).astype(np.int32), scores[user, position].astype(np.float32)
+        columns = {"user_id": self.user_ids[user], "rank": rank, "item_id": chosen["item_id"], "score": score}
+        return pa.table(columns | {name: chosen[name] for name in ("title", "categories")})
 
     def find(self, title: str) -> int:
         """Return the index of an item by its title."""
@@ -91,7 +76,11 @@ class Recommender:
 
     def show_user(self, user_id: str, k: int) -> dict[str, Any]:
         """Return a user's best-rated items and k recommendations, as `as_text` prints them."""
-        user = self.user_index(user_id)
+        found = np.flatnonzero(self.user_ids.astype(str) == user_id)
+        if not len(found):
+            low, high = self.user_ids.min(), self.user_ids.max()
+            raise UserError(f"--user: there is no user {user_id:.80}; ids are {low!s:.80} to {high!s:.80}")
+        user = int(found[0])
         factors, ratings = self.user(user)
         best = np.lexsort((ratings.indices, -ratings.data))[:FAVOURITES]
         return {

@@ -1,11 +1,9 @@
 """The page: what it is made from, and its tables and charts in the template."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import jinja2
 import numpy as np
@@ -40,74 +38,37 @@ NEIGHBOURS: Final = 5
 MAPPED: Final = 300  # items on the map
 
 
-@dataclass(frozen=True)
 class Run:
     """Everything that the page is made from; "this model" is the first of the models."""
 
-    params: Params
-    known: Interactions  # what the model was chosen and trained on
-    held_out: HeldOut
-    items: pa.Table  # item_id, title, categories of each item index, and whatever else own files have
-    user_ids: NDArray[Any]
-    factors: Factors
-    results: UserResults | None  # of the users with test ratings; None where nothing was measured
-    recommendations: pa.Table
-    metrics: dict[str, dict[str, Any]]  # of each model, at K; empty where the model has learned the test part
-    at_k: dict[str, dict[str, NDArray[np.float64]]]  # of each model, (K,) values of a metric
-    history: dict[str, NDArray[np.float64]]  # the losses of every epoch
-    split: dict[str, Any]
-    epochs: int
-
-    @classmethod
-    def read(cls, params: Params) -> Self:
+    def __init__(self, params: Params) -> None:
         """Read what the other stages wrote."""
-        held_out = HeldOut.read(params.evaluate.relevance_quantile)
-        factors = Factors.load()
-        factors.check_shape(held_out.ratings.shape)
-        metrics, at_k, results = {THIS: read_json(paths.METRICS), **read_json(paths.BASELINES)}, {}, None
-        if metrics[THIS]:
-            names = {name: params.train.model if name == THIS else name for name in metrics}
-            results = UserResults.read(paths.USER_METRICS, paths.BASELINES_USERS).of_models(names)
-            columns = read_csv(paths.BASELINES_AT_K)
-            at_k = {name: {curve: columns[f"{name}_{curve}"] for curve in CURVES} for name in metrics if name != THIS}
-            at_k = {THIS: read_csv(paths.AT_K), **at_k}
-        return cls(
-            params=params,
-            known=Interactions.read(paths.TRAIN, paths.VALIDATION),
-            held_out=held_out,
-            items=read_table(paths.ITEMS).drop_columns("item"),
-            user_ids=read_table(paths.USERS, ["user_id"])["user_id"].to_numpy(),
-            factors=factors,
-            results=results,
-            recommendations=read_table(paths.RECOMMENDATIONS),
-            metrics=metrics,
-            at_k=at_k,
-            history=read_csv(paths.HISTORY),
-            split=read_json(paths.SPLIT_METRICS),
-            epochs=read_json(paths.TRAIN_METRICS)["epochs"],
-        )
-
-    @cached_property
-    def statistics(self) -> Statistics:
-        """How sure the metrics are."""
-        if self.results is None:
-            return Statistics({}, {})
-        return self.results.statistics()
-
-    @cached_property
-    def ratings(self) -> Interactions:
-        """The ratings of all parts."""
-        return self.known.joined(self.held_out.ratings)
-
-    @cached_property
-    def popular(self) -> NDArray[np.int64]:
-        """Item indices by known ratings, most first: (num_items,) int64."""
-        return np.argsort(-self.known.item_counts(), kind="stable")
-
-    @cached_property
-    def titles(self) -> list[str]:
-        """The title of each item index."""
-        return list(self.items["title"].to_pylist())
+        self.params = params
+        self.known = Interactions.read(paths.TRAIN, paths.VALIDATION)  # what the model was chosen and trained on
+        self.held_out = HeldOut.read(params.evaluate.relevance_quantile)
+        self.ratings = self.known.joined(self.held_out.ratings)
+        self.popular = np.argsort(-self.known.item_counts(), kind="stable")  # item indices, most known ratings first
+        self.items = read_table(paths.ITEMS).drop_columns("item")  # item_id, title, categories, what own files have
+        self.titles: list[str] = self.items["title"].to_pylist()
+        self.user_ids = read_table(paths.USERS, ["user_id"])["user_id"].to_numpy()
+        self.factors = Factors.load()
+        self.factors.check_shape(self.held_out.ratings.shape)
+        self.recommendations = read_table(paths.RECOMMENDATIONS)
+        self.history = read_csv(paths.HISTORY)  # the losses of every epoch
+        self.split = read_json(paths.SPLIT_METRICS)
+        self.epochs = read_json(paths.TRAIN_METRICS)["epochs"]
+        # Of each model its metrics at K, and (K,) values of each metric; empty where it has learned the test part.
+        self.metrics: dict[str, dict[str, Any]] = {THIS: read_json(paths.METRICS), **read_json(paths.BASELINES)}
+        self.at_k: dict[str, dict[str, NDArray[np.float64]]] = {}
+        self.measured = bool(self.metrics[THIS])
+        self.statistics = Statistics({}, {})
+        if self.measured:
+            columns, others = read_csv(paths.BASELINES_AT_K), list(self.metrics)[1:]
+            self.at_k = {name: {curve: columns[f"{name}_{curve}"] for curve in CURVES} for name in others}
+            self.at_k = {THIS: read_csv(paths.AT_K), **self.at_k}
+            names = {name: params.train.model if name == THIS else name for name in self.metrics}
+            self.results = UserResults.read(paths.USER_METRICS, paths.BASELINES_USERS).of_models(names)
+            self.statistics = self.results.statistics()
 
 
 def render(run: Run) -> str:
@@ -151,7 +112,7 @@ def draw(run: Run) -> dict[str, list[Chart]]:
             "training": [charts.loss_by_epoch(losses, run.params.train.section.loss)],
             "map": [charts.item_map(run.factors.item_factors[mapped], [run.titles[item] for item in mapped], genres)],
         }
-        if run.results is None:
+        if not run.measured:
             return drawn
         k, lists = run.params.evaluate.k, run.results.lists
         kinds = {
@@ -187,18 +148,11 @@ def parameters(params: Params) -> dict[str, Any]:
     """Return the dotted name and the value of every parameter that the run depends on."""
     # Without data.archive and own paths: a place on somebody's machine says nothing about the result.
     source = "data.sha256" if params.data.dataset != "own" else "data.own"
-    names = [
-        "data.dataset",
-        "data.min_ratings",
-        "data.min_rating_value",
-        "split",
-        "train.model",
-        "train.seed",
-        "train.early_stopping",
-    ]
-    names += ["train.final_fit", f"train.{params.train.model}", "evaluate", "baselines", "recommend"]
+    names = ["data.dataset", source, "data.min_ratings", "data.min_rating_value", "split", "train.model", "train.seed"]
+    names += ["train.early_stopping", "train.final_fit", f"train.{params.train.model}"]
+    names += ["evaluate", "baselines", "recommend"]
     found: dict[str, Any] = {}
-    for name in (names[0], source, *names[1:]):
+    for name in names:
         value = attrgetter(name)(params)
         found |= dict(flatten(value, f"{name}.")) if isinstance(value, Section) else {name: value}
     return {name: value for name, value in found.items() if name not in ("data.own.ratings", "data.own.items")}
@@ -217,7 +171,7 @@ def best(metrics: Mapping[str, Mapping[str, Any]], found: Statistics) -> dict[st
 
 def headline(run: Run) -> list[dict[str, Any]]:
     """Return the figures at the top of the page: ``name``, ``value`` and ``beside``, a comparison in words."""
-    if run.results is None:
+    if not run.measured:
         return []
     this, baselines = run.metrics[THIS], {name: values for name, values in run.metrics.items() if name != THIS}
     names = {"map": "MAP", "precision": "Precision", "recall": "Recall", "ndcg": "NDCG"}
@@ -227,16 +181,11 @@ def headline(run: Run) -> list[dict[str, Any]]:
         figures.append((key, f"{name}@{run.params.evaluate.k}", dict.fromkeys((strongest, "popularity"))))
     if "rmse" in this:
         figures.append(("rmse", "RMSE", dict.fromkeys(["item_mean"])))
-    return [
-        {
-            "name": name,
-            "value": this[key],
-            "beside": ", ".join(
-                f"{change(this[key], baselines[other][key])} {NAMES.get(other, other)}" for other in others
-            ),
-        }
-        for key, name, others in figures
-    ]
+    shown = []
+    for key, name, others in figures:
+        changes = (f"{change(this[key], baselines[other][key])} {NAMES.get(other, other)}" for other in others)
+        shown.append({"name": name, "value": this[key], "beside": ", ".join(changes)})
+    return shown
 
 
 def change(value: float, other: float) -> str:

@@ -105,7 +105,7 @@ CASES: dict[str, Case] = {
     "a zip file cut off": Case(packed(("ratings.csv", GOOD))[:-30], "cannot be read"),
     "an encrypted zip file": Case(encrypted(), "is encrypted; pack it without a password"),
     "a zip file of two": Case(packed(("a.csv", GOOD), ("b.csv", GOOD)), "has 2 members: a.csv, b.csv; name one of"),
-    "a zip file of none": Case(packed(), "has 0 members"),
+    "a zip file of none": Case(packed(), "is an empty zip file"),
     "a zip file without that member": Case(
         packed(("a.csv", GOOD)), "has 0 members of that name: a.csv; name one", "r.zip", member="#b.csv"
     ),

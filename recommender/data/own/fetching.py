@@ -5,24 +5,23 @@ import shutil
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from recommender.data.download import ELSEWHERE, receiver
 from recommender.data.own.files import sources
 from recommender.errors import UserError
 from recommender.params import Own
-from recommender.storage import atomic
+from recommender.storage import atomic, checksum
 
 LIMIT: Final = 2**38  # bytes of a download
-CHUNK: Final = 2**20
 
 
-def fetch(own: Own, archive: Path) -> bool:
-    """Fetch the files and return True, or False where the archive has those with the right checksums."""
+def fetch(own: Own, archive: Path) -> None:
+    """Fetch the files, unless the archive has those with the right checksums."""
     listed = list(sources(own))
     check_local(own)
     if _checksums(archive) == {name: sha256 for *_, sha256, name in listed}:
-        return False
+        return
     archive.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=archive.parent) as folder,
@@ -35,24 +34,14 @@ def fetch(own: Own, archive: Path) -> bool:
                 path = download(source, Path(folder) / "download", parameter)
                 _check(name, source, sha256, checksum(path))
             with path.open("rb") as file, packed.open(zipfile.ZipInfo(name), "w", force_zip64=True) as member:
-                shutil.copyfileobj(file, member, CHUNK)
-    return True
+                shutil.copyfileobj(file, member)
 
 
 def check_local(own: Own) -> None:
     """Refuse files on this machine that are not what their checksums say; those that are gone are no longer needed."""
     for _, source, _, sha256, name in sources(own):
         if Path(source).is_file():
-            _check(name, source, sha256, checksum(Path(source)))
-
-
-def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}; give the path of a file with ratings") from None
+            _check(name, source, sha256, checksum(Path(source), "a file with ratings"))
 
 
 def download(source: str, path: Path, parameter: str) -> Path:
@@ -76,15 +65,9 @@ def _check(name: str, source: str, expected: str | None, found: str) -> None:
 
 def _checksums(archive: Path) -> dict[str, str]:
     """Return the checksum of every member of an archive; of none where it cannot be read."""
-    found = {}
     try:
         with zipfile.ZipFile(archive) as packed:
-            for name in packed.namelist():
-                digest = hashlib.sha256()
-                with packed.open(name) as member:
-                    while chunk := member.read(CHUNK):
-                        digest.update(chunk)
-                found[name] = digest.hexdigest()
+            members: dict[str, Any] = {name: packed.open(name) for name in packed.namelist()}  # file objects
+            return {name: hashlib.file_digest(file, "sha256").hexdigest() for name, file in members.items()}
     except (OSError, zipfile.BadZipFile):
         return {}
-    return found

@@ -49,12 +49,15 @@ class File:
 
     def open(self) -> pa.NativeFile:
         """Open the file at its start, without its compression."""
-        stream: IO[bytes] = self._stored()
-        if stream.read(4) in ZIPS:
-            stream = self._member(stream)
-        else:
-            stream.seek(0)
+        try:
+            with zipfile.ZipFile(self.archive) as archive:
+                stream: IO[bytes] = archive.open(self.member)
+        except (FileNotFoundError, KeyError, zipfile.BadZipFile):
+            raise UserError(f"{self.archive}: does not contain {self.member}; run `dvc repro` to fetch it") from None
         first = stream.read(4)
+        if first in ZIPS:
+            stream = self._member(stream)
+            first = stream.read(4)
         stream.seek(0)
         codec = next((name for magic, name in CODECS.items() if first.startswith(magic)), None)
         plain = pa.PythonFile(stream, mode="r")
@@ -65,13 +68,6 @@ class File:
         with self.reading(), self.open() as stream:
             return bytes(stream.read(START))
 
-    def _stored(self) -> IO[bytes]:
-        try:
-            with zipfile.ZipFile(self.archive) as archive:
-                return archive.open(self.member)
-        except (FileNotFoundError, KeyError, zipfile.BadZipFile):
-            raise UserError(f"{self.archive}: does not contain {self.member}; run `dvc repro` to fetch it") from None
-
     def _member(self, stream: IO[bytes]) -> IO[bytes]:
         with zipfile.ZipFile(stream) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
@@ -80,6 +76,8 @@ class File:
             found = [member for member in members if self.inner in (None, member.filename)]
             if any(member.filename == "xl/workbook.xml" for member in members):
                 self.refuse("is an Excel workbook", "save it as CSV")
+            if not members:
+                self.refuse("is an empty zip file")
             if len(found) != 1:
                 names = ", ".join(f"{member.filename:.80}" for member in members[:5])
                 problem = f"has {len(found)} members of that name" if self.inner else f"has {len(members)} members"

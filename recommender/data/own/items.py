@@ -25,15 +25,16 @@ def read_items(file: File | None, own: Own, rated: pa.ChunkedArray) -> pa.Table:
     known = pc.unique(rated.combine_chunks())
     known = known.dictionary_decode() if pa.types.is_dictionary(known.type) else known
     listed = _read(file, own, known.type) if file else pa.table({"item_id": known[:0]})
-    missing = pa.table({"item_id": known.filter(pc.invert(pc.is_in(known, listed["item_id"].combine_chunks())))})
-    items = pa.concat_tables([listed, missing], promote_options="default")
-    text = items["item_id"].cast(pa.string())
-    title = items["title"] if "title" in items.column_names else pa.nulls(len(items), pa.string())
-    blank = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(title, "")), "")
-    categories = items["categories"] if "categories" in items.column_names else pa.nulls(len(items), pa.string())
-    columns = {"item_id": items["item_id"], "title": pc.if_else(blank, text, title), "categories": categories}
+    missing = known.filter(pc.invert(pc.is_in(known, listed["item_id"].combine_chunks())))
+    nothing = pa.nulls(len(missing), pa.string())
+    unlisted = pa.table({"item_id": missing, "title": nothing, "categories": nothing})
+    items = pa.concat_tables([listed, unlisted], promote_options="default")
+    blank = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(items["title"], "")), "")
+    title = pc.if_else(blank, items["item_id"].cast(pa.string()), items["title"])
     others = {name: items[name] for name in items.column_names if name not in NAMES}
-    shown = {name: _printable(column) for name, column in (columns | others).items() if name != "item_id"}
+    texts = {"title": title, "categories": items["categories"]} | others
+    # Without what could command a terminal or turn text around.
+    shown = {name: pc.replace_substring_regex(pc.fill_null(text, ""), CONTROL, " ") for name, text in texts.items()}
     return pa.table({"item_id": items["item_id"], **shown})
 
 
@@ -45,20 +46,16 @@ def _read(file: File, own: Own, id_type: pa.DataType) -> pa.Table:
     others = {name: at for at, name in enumerate(layout.names) if layout.header and not {name, at} & reserved}
     rows = Rows(file, layout)
     parts: dict[str, list[pa.Array]] = {name: [] for name in columns | others}
-    count = 0
-    for batch in rows.batches(columns | others):
+    for first, batch in rows.batches(columns | others):
         for name, column in batch.items():
-            parts[name].append(encode(rows, name, column, count) if name == "item" else _text(column))
+            parts[name].append(encode(rows, name, column, first) if name == "item" else _text(column))
         if layout.kind == "text" and "title" in batch:
             broken = pc.match_substring(batch["title"], "\n").index(True).as_py()
             if broken >= 0:
-                rows.refuse(count + broken, "the title runs over the end of the line; is a quote not closed?")
-        count += len(batch["item"])
-    if not count:
-        file.refuse("has no rows")
+                rows.refuse(first + broken, "the title runs over the end of the line; is a quote not closed?")
     codes, ids = unify(parts.pop("item"))
-    if len(ids) < count:
-        again = int(np.setdiff1d(np.arange(count), np.unique(codes, return_index=True)[1])[0])
+    if len(ids) < len(codes):
+        again = int(np.setdiff1d(np.arange(len(codes)), np.unique(codes, return_index=True)[1])[0])
         rows.refuse(again, f"item {ids[int(codes[again])]!s:.80} is listed a second time")
     table = pa.table({name: pa.chunked_array(part) for name, part in parts.items()})
     if "categories" in parts:
@@ -70,11 +67,6 @@ def _read(file: File, own: Own, id_type: pa.DataType) -> pa.Table:
         fits = pc.and_(pc.match_substring_regex(ids, WHOLE), pc.less(pc.utf8_length(ids), 19))
         ids, table = ids.filter(fits), table.filter(fits)
     return table.add_column(0, "item_id", ids.cast(id_type))
-
-
-def _printable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return texts without what could command a terminal or turn text around."""
-    return pc.replace_substring_regex(pc.fill_null(column, ""), CONTROL, " ")
 
 
 def _separator(categories: pa.ChunkedArray) -> str | None:

@@ -25,28 +25,15 @@ ENCODINGS: Final = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"
 TYPED: Final = re.compile(r"(.+):(token|token_seq|float|float_seq)$")  # a header of RecBole's atomic files
 VALUE: Final = re.compile(r"\s*([-+]?[\d.]+(e[-+]?\d+)?|\d{4}-\d\d-\d\d.*)\s*", re.IGNORECASE)  # a number or a date
 
-ITEM: Final = (
-    *("item_id", "item", "iid", "movie_id", "movie", "book_id", "book", "isbn", "asin", "parent_asin", "product_id"),
-    *("product", "song_id", "track_id", "artist_id", "game_id", "anime_id", "article_id", "business_id", "sku"),
-)
 # Names that are recognized, in any case and with or without signs between words; of several, the first counts.
 NAMES: Final = {
-    "user": (
-        "user_id",
-        "user",
-        "uid",
-        "customer_id",
-        "customer",
-        "reviewer_id",
-        "member_id",
-        "visitor_id",
-        "reader_id",
-    ),
-    "item": ITEM,
-    "rating": ("rating", "score", "stars", "book_rating", "user_rating", "overall"),
-    "timestamp": ("timestamp", "time", "ts", "unix_review_time", "datetime", "date", "created_at", "review_time"),
-    "title": ("title", "movie_title", "book_title", "item_title", "product_title", "name", "item_name", "product_name"),
-    "categories": ("categories", "category", "genres", "genre", "class", "tags"),
+    "user": "user_id user uid customer_id customer reviewer_id member_id visitor_id reader_id",
+    "item": "item_id item iid movie_id movie book_id book isbn asin parent_asin product_id product song_id track_id "
+    "artist_id game_id anime_id article_id business_id sku",
+    "rating": "rating score stars book_rating user_rating overall",
+    "timestamp": "timestamp time ts unix_review_time datetime date created_at review_time",
+    "title": "title movie_title book_title item_title product_title name item_name product_name",
+    "categories": "categories category genres genre class tags",
 }
 RATINGS: Final = ("user", "item", "rating", "timestamp")
 ITEMS: Final = ("item", "title", "categories")
@@ -82,7 +69,7 @@ def recognize(file: File, own: Own, roles: Sequence[str]) -> Layout:
         with file.reading(), file.open() as stream, pq.ParquetFile(whole(stream)) as parquet:
             return Layout("parquet", tuple(parquet.schema_arrow.names))
     for magic, kind in (KINDS | ENCODINGS).items():
-        if start.lstrip().startswith(magic) if magic in KINDS else start.startswith(magic):
+        if start.lstrip().startswith(magic):
             file.refuse(f"is {kind}; allowed are UTF-8 text, JSON lines, Parquet and RecBole's atomic files")
     text = start.decode("utf-8-sig", "replace")
     lines = text.splitlines(keepends=True)
@@ -101,9 +88,8 @@ def recognize(file: File, own: Own, roles: Sequence[str]) -> Layout:
     skip, rest = parser.line_num, list(parser)
     header = given.header if given and given.header is not None else typed or _header(first, rest, own, roles)
     if header is None:
-        file.refuse(
-            f"line 1 is {lines[0].rstrip()!r:.80}: names of columns or values?", "set data.own.header to true or false"
-        )
+        problem = f"line 1 is {lines[0].rstrip()!r:.80}: names of columns or values?"
+        file.refuse(problem, "set data.own.header to true or false")
     if not header:
         return Layout("text", tuple(map(str, range(1, len(first) + 1))), False, separator, quoted, 0)
     names = tuple(TYPED.sub(r"\1", name.strip()) if typed else name.strip() for name in first)
@@ -139,15 +125,12 @@ def choose(file: File, layout: Layout, own: Own, roles: Sequence[str]) -> dict[s
                 found[role] = at
     for role in ("user", "item"):
         if role in roles and role not in found:
-            file.refuse(
-                f"no column for the {role} is found among {shown}",
-                f'set data.own.columns.{role}, or COLUMNS="{role}=NAME"',
-            )
+            fix = f'set data.own.columns.{role}, or COLUMNS="{role}=NAME"'
+            file.refuse(f"no column for the {role} is found among {shown}", fix)
     for role, position in found.items():
         if list(found.values()).count(position) > 1:
-            file.refuse(
-                f"column {layout.names[position]!r:.40} cannot be the {role} and something else", "set data.own.columns"
-            )
+            problem = f"column {names[position]!r:.40} cannot be the {role} and something else"
+            file.refuse(problem, "set data.own.columns")
     return found
 
 
@@ -172,7 +155,7 @@ def _separator(lines: list[str]) -> str | None:
 
 def _header(first: list[str], rest: list[list[str]], own: Own, roles: Sequence[str]) -> bool | None:
     """Return whether the first row has names; None where that cannot be seen."""
-    known = {_plain(name) for role in roles for name in NAMES[role]} | {
+    known = {_plain(name) for role in roles for name in NAMES[role].split()} | {
         _plain(str(name)) for _, name in own.columns if name is not None
     }
     if sum(_plain(name) in known for name in first) >= min(2, len(first)):
@@ -185,7 +168,7 @@ def _header(first: list[str], rest: list[list[str]], own: Own, roles: Sequence[s
 
 def _named(file: File, names: Sequence[str], role: str, roles: Sequence[str]) -> int | None:
     plain = [_plain(name) for name in names]
-    for known in map(_plain, (*NAMES[role], "id") if (role, roles) == ("item", ITEMS) else NAMES[role]):
+    for known in map(_plain, [*NAMES[role].split(), *(["id"] if (role, roles) == ("item", ITEMS) else [])]):
         if plain.count(known) > 1:
             file.refuse(f"two columns are called {names[plain.index(known)]!r:.40}", f"set data.own.columns.{role}")
         if known in plain:

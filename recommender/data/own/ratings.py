@@ -2,15 +2,15 @@
 
 import contextlib
 import sys
+from bisect import bisect_left
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recommender.data.own.duplicates import without_duplicates
 from recommender.data.own.files import File
 from recommender.data.own.layout import RATINGS, choose, recognize
 from recommender.data.own.rows import Rows
@@ -27,6 +27,8 @@ TIMES: Final = "seconds or milliseconds since 1970, or an ISO date such as 2004-
 ZONE: Final = r"([zZ]|[-+]\d\d:?\d\d)$"
 ERRORS = (pa.ArrowInvalid, pa.ArrowNotImplementedError)
 Convert = Callable[[pa.Array], pa.Array]
+Coded = tuple[NDArray[np.int32], pa.Array]  # codes, and the ids that they number
+SHOWN: Final = 3  # repeated pairs in a message
 
 
 def read_ratings(file: File, own: Own) -> pa.Table:
@@ -36,30 +38,30 @@ def read_ratings(file: File, own: Own) -> pa.Table:
     rows = Rows(file, layout)
     parts: dict[str, list[pa.Array]] = {role: [] for role in columns}
     converters: dict[str, Convert] = {}
-    count = 0
-    for batch in rows.batches(columns):
+    for first, batch in rows.batches(columns):
         for role, column in batch.items():
             if role in IDS:
-                parts[role].append(encode(rows, role, column, count))
+                parts[role].append(encode(rows, role, column, first))
             else:
                 convert = converters.setdefault(role, _rating if role == "rating" else _time(column))
-                parts[role].append(_convert(rows, role, column, convert, count, own))
-        count += len(batch["user"])
-    if not count:
-        file.refuse("has no rows")
+                parts[role].append(_convert(rows, role, column, convert, first, own))
     users, items = (unify(parts.pop(role)) for role in IDS)
+    count = len(users[0])
     rating = pa.chunked_array(parts.pop("rating", [pa.array(np.ones(count, np.float32))]))
     timestamp = pa.chunked_array(parts.pop("timestamp", [pa.nulls(count, pa.int64())]))
     if not timestamp.null_count and pc.max(timestamp).as_py() >= MILLISECONDS:
         timestamp = pc.divide(timestamp, 1000)
     pa.default_memory_pool().release_unused()
-    kept, rating = without_duplicates(rows, users, items, rating, timestamp, own.duplicates)
+    kept, rating = _without_duplicates(rows, users, items, rating, timestamp, own.duplicates)
     if kept is not None:
         print(f"{file.name}: {np.count_nonzero(~kept)} repeated ratings are left out", file=sys.stderr)
         users, items = ((codes[kept], ids) for codes, ids in (users, items))
         rating, timestamp = (column.filter(pa.array(kept)) for column in (rating, timestamp))
-    ids = {f"{role}_id": _decode(*coded) for role, coded in zip(IDS, (users, items), strict=True)}
-    return pa.table({**ids, "rating": rating, "timestamp": timestamp})
+    user_id, item_id = (
+        pa.DictionaryArray.from_arrays(codes, ids) if pa.types.is_string(ids.type) else ids.take(codes)
+        for codes, ids in (users, items)
+    )
+    return pa.table({"user_id": user_id, "item_id": item_id, "rating": rating, "timestamp": timestamp})
 
 
 def encode(rows: Rows, role: str, column: pa.Array, offset: int) -> pa.DictionaryArray:
@@ -67,9 +69,8 @@ def encode(rows: Rows, role: str, column: pa.Array, offset: int) -> pa.Dictionar
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if not pa.types.is_integer(column.type) and str(column.type) not in STRINGS:
-        rows.refuse(
-            offset, f"{role} is {column[0].as_py()!s:.40}, of type {column.type}; ids are whole numbers or text"
-        )
+        found = f"{column[0].as_py()!s:.40}, of type {column.type}"
+        rows.refuse(offset, f"{role} is {found}; ids are whole numbers or text")
     if column.null_count:
         rows.refuse(offset + column.is_null().index(True).as_py(), f"{role} is missing")
     coded = column.dictionary_encode()
@@ -85,7 +86,7 @@ def encode(rows: Rows, role: str, column: pa.Array, offset: int) -> pa.Dictionar
     return pa.DictionaryArray.from_arrays(coded.indices, values)
 
 
-def unify(parts: list[pa.DictionaryArray]) -> tuple[NDArray[np.int32], pa.Array]:
+def unify(parts: list[pa.DictionaryArray]) -> Coded:
     """Return codes and the ids that they number: int64 where all are whole numbers, else text. Empties the list."""
     column = pa.chunked_array(parts).unify_dictionaries()
     parts.clear()
@@ -96,10 +97,6 @@ def unify(parts: list[pa.DictionaryArray]) -> tuple[NDArray[np.int32], pa.Array]
     return codes, values
 
 
-def _decode(codes: NDArray[np.int32], values: pa.Array) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(codes, values) if pa.types.is_string(values.type) else values.take(codes)
-
-
 def _convert(rows: Rows, role: str, column: pa.Array, convert: Convert, offset: int, own: Own) -> pa.Array:
     """Return a batch of ratings or timestamps as numbers, or refuse its first wrong row."""
     if column.null_count:
@@ -107,7 +104,7 @@ def _convert(rows: Rows, role: str, column: pa.Array, convert: Convert, offset: 
     try:
         values = convert(column)
     except ERRORS:
-        row = _first_wrong(column, convert)
+        row = bisect_left(range(len(column)), True, key=lambda row: not _converts(column[: row + 1], convert))
         allowed = "a number" if role == "rating" else TIMES
         rows.refuse(offset + row, f"{role} must be {allowed}; found {column[row].as_py()!r:.80}")
     low, high, allowed = 0.0, float(LATEST), f"timestamps are {TIMES}, from 1970 on"
@@ -136,11 +133,11 @@ def _time(column: pa.Array) -> Convert:
     """Return how a column of times is converted, which its first value shows."""
     if pa.types.is_temporal(column.type):
         return _dates
-    try:
-        _number(column[:1])
-    except ERRORS:
-        return _iso_dates
-    return lambda column: pc.floor(_number(column)).cast(pa.int64(), safe=False)
+    return _seconds if _converts(column[:1], _number) else _iso_dates
+
+
+def _seconds(column: pa.Array) -> pa.Array:
+    return pc.floor(_number(column)).cast(pa.int64(), safe=False)
 
 
 def _dates(column: pa.Array) -> pa.Array:
@@ -156,14 +153,64 @@ def _iso_dates(column: pa.Array) -> pa.Array:
     return _dates(text.cast(pa.timestamp("us", "UTC")))
 
 
-def _first_wrong(column: pa.Array, convert: Convert) -> int:
-    """Return the first row that cannot be converted, by bisection."""
-    low, high = 0, len(column)
-    while high - low > 1:
-        middle = (low + high) // 2
-        try:
-            convert(column[low:middle])
-            low = middle
-        except ERRORS:
-            high = middle
-    return low
+def _converts(column: pa.Array, convert: Convert) -> bool:
+    try:
+        convert(column)
+    except ERRORS:
+        return False
+    return True
+
+
+def _without_duplicates(
+    rows: Rows,
+    users: Coded,
+    items: Coded,
+    rating: pa.ChunkedArray,
+    timestamp: pa.ChunkedArray,
+    policy: Literal["error", "last", "mean", "max"],
+) -> tuple[NDArray[np.bool_] | None, pa.ChunkedArray]:
+    """Return which rows to keep, None for all, and the ratings; or refuse duplicates.
+
+    Of each pair, the last in time is kept and, of the same time or without times, the last in the file: for ``max`` of
+    those with the highest rating, and for ``mean`` with the mean as its rating.
+    """
+    pairs = _pairs(users, items)
+    pairs.sort()  # in place, and computed again below: memory is short here
+    repeated = np.unique(pairs[1:][pairs[1:] == pairs[:-1]])
+    if not len(repeated):
+        return None, rating
+    pairs = _pairs(users, items)
+    of_repeated = np.flatnonzero(pc.is_in(pa.array(pairs), value_set=pa.array(repeated)))
+    pairs = pairs[of_repeated]
+    if policy == "error":
+        shown = []
+        for pair in repeated[:SHOWN]:
+            found = of_repeated[pairs == pair]
+            user, item = (ids[int(codes[found[0]])].as_py() for codes, ids in (users, items))
+            places = ", ".join(rows.places(found[:5].tolist()))
+            shown.append(f"user {user!s:.40} and item {item!s:.40} on {places}")
+        rows.file.refuse(
+            f"{len(pairs) - len(repeated)} ratings repeat a user and item rated before: {'; '.join(shown)}",
+            "keep one of each, or set data.own.duplicates to last, max or mean",
+        )
+    values, times = (column.take(pa.array(of_repeated)).to_numpy() for column in (rating, timestamp))
+    keys = [values, pairs] if policy == "max" else [pairs]
+    order = np.lexsort(keys if timestamp.null_count else [times, *keys])
+    last = np.append(np.diff(pairs[order]) != 0, True)
+    kept = np.ones(len(rating), dtype=bool)
+    kept[of_repeated[order[~last]]] = False
+    if policy == "mean":
+        groups = np.searchsorted(repeated, pairs)
+        means = np.bincount(groups, weights=values) / np.bincount(groups)
+        new = rating.to_numpy().copy()
+        new[of_repeated] = means[groups]
+        rating = pa.chunked_array([new])
+    return kept, rating
+
+
+def _pairs(users: Coded, items: Coded) -> NDArray[np.int64]:
+    """Return a number for each row's user and item."""
+    pairs = users[0].astype(np.int64)
+    pairs *= len(items[1])
+    pairs += items[0]
+    return pairs

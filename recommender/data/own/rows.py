@@ -27,16 +27,22 @@ class Rows:
     file: File
     layout: Layout
 
-    def batches(self, columns: Mapping[str, int]) -> Iterator[dict[str, pa.Array]]:
-        """Yield some columns, roles and positions, batch by batch: strings from text, else the file's own types."""
+    def batches(self, columns: Mapping[str, int]) -> Iterator[tuple[int, dict[str, pa.Array]]]:
+        """Yield the number of each batch's first row and its columns, of these roles and positions.
+
+        Text has columns of strings, other files their own types. A file without rows is refused.
+        """
+        first = 0
         read = {"text": self._text, "json": self._json, "parquet": self._parquet}[self.layout.kind]
         with self.file.reading():
             try:
-                for batch in read(columns):
-                    if len(batch):
-                        yield dict(zip(columns, batch.columns, strict=True))
+                for batch in filter(len, read(columns)):
+                    yield first, dict(zip(columns, batch.columns, strict=True))
+                    first += len(batch)
             except pa.ArrowInvalid as error:
                 self._explain(str(error), columns)
+        if not first:
+            self.file.refuse("has no rows")
 
     def refuse(self, row: int, problem: str) -> NoReturn:
         """Raise a `UserError` about a row, which counts from 0."""
@@ -55,9 +61,10 @@ class Rows:
         return list(wanted.values())
 
     def _text(self, columns: Mapping[str, int]) -> Iterator[pa.RecordBatch]:
-        layout, keys = self.layout, [str(position) for position in columns.values()]
+        layout, names = self.layout, [str(position) for position in range(len(self.layout.names))]
+        keys = [names[position] for position in columns.values()]
         separator = layout.separator if len(layout.separator) == 1 else LETTER
-        last = separator.join([END] * len(layout.names)).encode()
+        last = separator.join([END] * len(names)).encode()
         held, ended = b"", False
 
         def prepare(data: bytes | memoryview) -> bytes:
@@ -70,27 +77,18 @@ class Rows:
                 text, ended = text + b"\n" + last, True
             return text
 
+        quote, types = '"' if layout.quoted else False, dict.fromkeys(keys, pa.string())
+        reading = pyarrow.csv.ReadOptions(column_names=names, skip_rows=layout.skip, block_size=BLOCK)
+        parsing = pyarrow.csv.ParseOptions(delimiter=separator, quote_char=quote, newlines_in_values=layout.quoted)
+        converting = pyarrow.csv.ConvertOptions(
+            include_columns=keys, column_types=types, null_values=[], strings_can_be_null=False
+        )
         previous: pa.RecordBatch | None = None
         with self.file.open() as plain, pa.TransformInputStream(plain, prepare) as stream:
-            reader = pyarrow.csv.open_csv(
-                stream,
-                pyarrow.csv.ReadOptions(
-                    column_names=[str(at) for at in range(len(layout.names))], skip_rows=layout.skip, block_size=BLOCK
-                ),
-                pyarrow.csv.ParseOptions(
-                    delimiter=separator, quote_char='"' if layout.quoted else False, newlines_in_values=layout.quoted
-                ),
-                pyarrow.csv.ConvertOptions(
-                    include_columns=keys,
-                    column_types=dict.fromkeys(keys, pa.string()),
-                    null_values=[],
-                    strings_can_be_null=False,
-                ),
-            )
-            for batch in reader:
+            for batch in filter(len, pyarrow.csv.open_csv(stream, reading, parsing, converting)):
                 if previous is not None:
                     yield previous
-                previous = batch if len(batch) else previous
+                previous = batch
         if layout.quoted and previous is not None:
             if any(value.as_py() != END for (value,) in (column[-1:] for column in previous.columns)):
                 raise pa.ArrowInvalid("a quote is not closed")
@@ -107,12 +105,9 @@ class Rows:
             if line > TYPED_BY:
                 break
         schema = pa.schema([(name, _json_type(role, found[role])) for role, name in names.items()])
+        parsing = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
         with self.file.open() as stream:
-            for batch in pyarrow.json.open_json(
-                stream,
-                pyarrow.json.ReadOptions(block_size=BLOCK),
-                pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
-            ):
+            for batch in pyarrow.json.open_json(stream, pyarrow.json.ReadOptions(block_size=BLOCK), parsing):
                 yield batch.select(list(names.values()))
 
     def _parquet(self, columns: Mapping[str, int]) -> Iterator[pa.RecordBatch]:

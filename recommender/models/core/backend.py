@@ -4,8 +4,8 @@ import contextlib
 import gc
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import recommender.errors  # noqa: F401 - before TensorFlow, which takes long to load: its hook reports Ctrl-C in one line
 
@@ -19,39 +19,30 @@ if "xla_cpu_max_isa" not in os.environ.get("XLA_FLAGS", ""):
 
 
 @contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Hold back what native code writes to stderr while TensorFlow loads; show it only when that fails."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as noise:
-        os.dup2(noise.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            noise.seek(0)
-            os.write(kept, noise.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+def _quick_and_quiet(*unused: str) -> Iterator[None]:
+    """Drop what native code writes to stderr while TensorFlow loads: that it finds no graphics card; and save a second.
 
-
-@contextlib.contextmanager
-def _fast_imports(*unused: str) -> Iterator[None]:
-    """Save a second: without garbage collection, and without optional imports that Keras makes only to wrap them."""
+    It loads without garbage collection, and without optional imports that Keras makes only to wrap them.
+    """
     absent = [module for module in unused if module not in sys.modules]
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type] # None makes an import fail
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
         gc.enable()
+        os.dup2(kept, 2)
+        os.close(kept)
         for module in absent:
             del sys.modules[module]
 
 
-with _quiet_stderr(), _fast_imports("pandas", "scipy", "sklearn"):
+with _quick_and_quiet("pandas", "scipy", "sklearn"):
     import keras
     import tensorflow as tf
     from keras import ops

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from recommender.models.core.backend import keras, ops
+from recommender.models.core.steps import Tensor
 from recommender.paths import MODEL
 from recommender.ranking.factors import VECTORS, Factors
 from recommender.storage import atomic
-
-Tensor = Any  # TensorFlow ships no types
 
 
 @keras.saving.register_keras_serializable("recommender")
@@ -28,8 +27,8 @@ class Factorization(keras.Model):
         **kwargs: Any,  # noqa: ANN401 - Keras' own
     ) -> None:
         super().__init__(**kwargs)
-        self.config: dict[str, Any] = {"num_users": num_users, "num_items": num_items, "size": size}
-        self.config |= {"global_mean": global_mean, "interaction": interaction}
+        shape = {"num_users": num_users, "num_items": num_items, "size": size}
+        self.config: dict[str, Any] = shape | {"global_mean": global_mean, "interaction": interaction}
         self.user_factors = self.add_weight(shape=(num_users, size), name="user_factors")
         self.item_factors = self.add_weight(shape=(num_items, size), name="item_factors")
         self.user_bias = self.add_weight(shape=(num_users,), name="user_bias")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from recommender.data.interactions import Interactions
 from recommender.errors import UserError
 from recommender.evaluation.heldout import HeldOut, evaluate
-from recommender.evaluation.metrics import COLUMNS, summary
+from recommender.evaluation.metrics import COLUMNS, LOWER_IS_BETTER, summary
 from recommender.models.core.backend import keras
 from recommender.models.core.saving import as_keras
 from recommender.params import EarlyStopping, ModelSection, Train
@@ -71,11 +71,9 @@ def train(parts: Parts, params: Train) -> Trained:
         check_k("train.early_stopping.k", stopping.k, validation.num_items)
         callbacks.append(ValidationMetrics(job.factors, held_out, stopping, section.epochs))
         if stopping.patience:
+            metric, mode = f"val_{stopping.metric}", "min" if stopping.metric in LOWER_IS_BETTER else "max"
             best = keras.callbacks.EarlyStopping(
-                monitor=f"val_{stopping.metric}",
-                mode="min" if stopping.metric in ("rmse", "mae") else "max",
-                patience=stopping.patience,
-                restore_best_weights=True,
+                metric, mode=mode, patience=stopping.patience, restore_best_weights=True
             )
             callbacks.append(best)
     logs = fit(job, params, section.epochs, callbacks)
