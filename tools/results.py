@@ -31,7 +31,7 @@ def main() -> None:
     if before not in (None, rows[THIS]):
         differences = other_data(yaml.safe_load(committed(PARAMS)), yaml.safe_load(PARAMS.read_text(encoding="utf-8")))
         if differences:
-            note = f"\nThe last commit is not shown: it was measured on other data, with {', '.join(differences)}"
+            note = f"The last commit is not shown: it was measured on other data, with {', '.join(differences)}\n"
         else:
             rows[COMMITTED] = before
     counts = "{ratings:,} ratings of {items:,} items by {users:,} users".format(**read_json(SPLIT_METRICS))
@@ -47,7 +47,7 @@ def main() -> None:
         )
     else:
         print(f"{counts}; nothing is measured, because the model has learned all of them (train.final_fit: all)")
-    print(f"{note}\nThe data, the model and its recommendations on one page: {REPORT}")
+    print(f"{note}The data, the model and its recommendations on one page: {REPORT}")
 
 
 def committed(path: Path) -> str:
