@@ -25,6 +25,7 @@ from recommender.evaluation.statistics import statistics
 from recommender.paths import FACTORS, FOLD_IN, TEST, TRAIN, USERS
 from recommender.ranking import fold_in
 from recommender.ranking.factors import Factors
+from recommender.ranking.learned import Learned
 from recommender.storage import read_table, write_table
 from tools.console import show_markdown
 from tools.docs import TABLES
@@ -59,7 +60,8 @@ def compare(folder: Path, source: Values) -> Values:
         write_table(others / path, pa.table({"user": part.users, "item": part.items, "rating": part.ratings}))
     write_table(others / USERS, users.take(pa.array(rest)))
     known = of_users(train, people)
-    held_out = HeldOut.of(of_users(test, people), known, QUANTILE)
+    learned = Learned(of_users(train, rest).item_counts(), np.ones(len(people), dtype=bool))
+    held_out = HeldOut.of(of_users(test, people), known, QUANTILE, learned)
     tuned = presets(source["data.dataset"])
     models: dict[str, Values] = {"default": {}, **{name: tuned[name] for name in PURPOSES if name in tuned}}
     return {

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from recommender.evaluation.heldout import HeldOut, evaluate
 from recommender.evaluation.metrics import summary
 from recommender.params_file import load_params
 from recommender.paths import TRAIN
-from recommender.ranking.baselines import ease_lists, ease_weights, liked
+from recommender.ranking.baselines import ease_top_k, ease_weights, liked
 from recommender.ranking.factors import Factors
 
 SEARCHES: Final[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("searches.yaml").read_text(encoding="utf-8"))
@@ -56,7 +57,7 @@ def measure_peer(
         interactions = ease_input(train, settings)
         weights = ease_weights(interactions, settings["l2"])
         seconds = time.perf_counter() - start
-        ranking = held_out.measure(ease_lists(interactions, weights, held_out.users, held_out.seen, k))
+        ranking = held_out.measure(held_out.lists(partial(ease_top_k, interactions, weights), k))
     else:
         factors = MODELS[kind](train, **settings)
         seconds = time.perf_counter() - start

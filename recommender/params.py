@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 Scores = Literal["ratings", "order"]
 Model = Literal["mf", "softmax_mf", "encoded_mf"]  # a section of train, and a module in recommender.models
 MODELS: Final = get_args(Model)
+Dataset = Literal["ml-100k", "ml-latest-small", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m", "ml-100k-zip", "own"]
 
 
 def _refuse_boolean(value: Any) -> Any:  # noqa: ANN401 - whatever YAML contained
@@ -99,7 +100,7 @@ class MinRatings(Section):
 class Data(Section):
     """Which ratings to use and where to get them."""
 
-    dataset: Literal["ml-100k", "ml-latest-small", "ml-1m", "own"]
+    dataset: Dataset
     archive: Text | None
     sha256: Checksum | None
     own: Own
@@ -122,9 +123,11 @@ class Data(Section):
 class Split(Section):
     """How the ratings are divided into train, validation and test."""
 
-    method: Literal["random"]
+    method: Literal["random", "per_user", "leave_last", "temporal", "user_fold"]
     test_size: Annotated[Number, Field(gt=0, lt=1)]
     validation_size: Annotated[Number, Field(ge=0, lt=1)]
+    n: Annotated[Integer, Field(ge=1, le=10**6)]
+    fold_in_share: Annotated[Number, Field(gt=0, lt=1)]
     seed: Seed
 
 

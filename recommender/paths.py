@@ -24,6 +24,7 @@ PROCESSED: Final = Path("data/processed")
 TRAIN: Final = PROCESSED / "train.parquet"
 VALIDATION: Final = PROCESSED / "validation.parquet"
 TEST: Final = PROCESSED / "test.parquet"
+GIVEN: Final = PROCESSED / "fold_in.parquet"  # ratings of users held out whole, given at test time
 PARTS: Final = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 USERS: Final = PROCESSED / "users.parquet"
 ITEMS: Final = PROCESSED / "items.parquet"

@@ -8,8 +8,8 @@ from recommender.environment import check_environment
 from recommender.errors import run
 from recommender.evaluation.heldout import HeldOut
 from recommender.evaluation.lists import Categories, ListMeasures
-from recommender.evaluation.metrics import CURVES, at_k, rating_errors, summary
-from recommender.evaluation.results import no_users, user_table
+from recommender.evaluation.metrics import CURVES
+from recommender.evaluation.results import measure, no_users
 from recommender.params_file import load_params
 from recommender.paths import AT_K, METRICS, USER_METRICS
 from recommender.ranking.factors import Factors
@@ -28,17 +28,17 @@ def main() -> None:
         write_csv(AT_K, dict.fromkeys(("k", *CURVES), np.empty(0)))
         write_table(USER_METRICS, no_users(k))
         return
-    held_out = HeldOut.read(params.evaluate.relevance_quantile)
+    held_out = HeldOut.read(params.evaluate.relevance_quantile, params.train.learned_from)
     test = held_out.ratings
     check_k("params.yaml: evaluate.k", k, test.num_items)
     factors = Factors.load()
     factors.check_shape(test.shape)
-    lists = factors.top_k(held_out.users, held_out.seen, k)[0]
-    measured = ListMeasures(held_out, Categories.read(), k).measure(lists)
+    measures = ListMeasures(held_out, Categories.read(), k)
     predicted = factors.predict(test.users, test.items) if factors.predicts_ratings else None
-    write_json(METRICS, summary(measured, {} if predicted is None else rating_errors(predicted, test.ratings)))
-    write_csv(AT_K, at_k(measured))
-    write_table(USER_METRICS, user_table(params.train.model, held_out, measured, lists, predicted))
+    metrics, curves, table = measure(params.train.model, measures, held_out.lists(factors.top_k, k), predicted)
+    write_json(METRICS, metrics)
+    write_csv(AT_K, {"k": np.arange(1, k + 1)} | curves)
+    write_table(USER_METRICS, table)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The metrics once more, user by user and in plain Python: slow, and written from their definitions alone."""
 
 import math
-from collections import defaultdict
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -50,12 +50,18 @@ def relevant_items(test: pd.DataFrame, quantile: float) -> dict[int, set[int]]:
 
 
 def lists(train: pd.DataFrame, users: list[int], num_items: int, k: int, score: Score) -> dict[int, list[int]]:
-    """Rank each user's candidates by descending score, then ascending index."""
+    """Rank each user's candidates by descending score, then ascending index.
+
+    Items without train ratings have a score and are not listed; users without any get the items with most ratings.
+    """
     result = {}
+    counts = Counter(train["item"].tolist())
     for user in users:
         seen = set(train.loc[train["user"] == user, "item"].tolist())
-        scores = score(user, [item for item in range(num_items) if item not in seen])
-        result[user] = sorted(scores, key=lambda item, scores=scores: (-scores[item], item))[:k]
+        unseen = [item for item in range(num_items) if item not in seen]
+        scores: Mapping[int, float] = score(user, unseen) if seen else counts
+        listed = [item for item in unseen if item in counts]
+        result[user] = sorted(listed, key=lambda item, scores=scores: (-scores[item], item))[:k]
     return result
 
 

@@ -40,6 +40,8 @@ RANGES: dict[str, tuple[float, float, float, float]] = {
     "item": (-1, 0, 10**9, 10**9 + 1),
     "test_size": (0, 1e-9, 0.999999, 1),
     "validation_size": (-1e-9, 0, 0.999999, 1),
+    "n": (0, 1, 10**6, 10**6 + 1),
+    "fold_in_share": (0, 1e-9, 0.999999, 1),
     "seed": (-1, 0, 2**32 - 1, 2**32),
     "patience": (-1, 0, 10_000, 10_001),
     "k": (0, 1, 1000, 1001),

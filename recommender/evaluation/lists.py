@@ -121,8 +121,10 @@ class ListMeasures:
 
     @cached_property
     def popular(self) -> NDArray[np.int32]:
-        """The K items with most known ratings that a user has not seen: (users, K)."""
-        return top_k_of_all(self.held_out.users, self.held_out.seen, self.k, self.counts)
+        """What popularity lists for each user: (users, K)."""
+        learned = self.held_out.learned
+        users, seen = self.held_out.users, self.held_out.seen
+        return top_k_of_all(users, seen, self.k, learned.item_counts, learned.candidates)
 
     @cached_property
     def relevant(self) -> NDArray[np.int64]:

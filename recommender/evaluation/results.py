@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +13,37 @@ from numpy.typing import NDArray
 
 from recommender.errors import RERUN, UserError
 from recommender.evaluation.heldout import HeldOut
-from recommender.evaluation.lists import BY_ITEMS, LISTS
-from recommender.evaluation.metrics import ACCURACY, ERRORS, Measured, user_errors
+from recommender.evaluation.lists import BY_ITEMS, LISTS, ListMeasures
+from recommender.evaluation.metrics import ACCURACY, ERRORS, Measured, rating_errors, summary, user_errors
 from recommender.evaluation.statistics import Statistics, statistics
 from recommender.storage import read_table
 
 BY_USER: Final = (*ACCURACY, *ERRORS, *LISTS, *BY_ITEMS)  # the metrics that have a value for each user
+USER: Final = ("user", "cold", "known_ratings", "test_ratings")  # what is the same for all models
 DECIMALS: Final = 9  # keeps noise in the last bits out of the file
+
+
+def measure(
+    model: str, measures: ListMeasures, lists: NDArray[np.int32], predicted: NDArray[np.float64] | None
+) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]], pa.Table]:
+    """Measure a model's (users, K) lists for the users of a held-out part, and its (n,) predicted ratings, if any.
+
+    Returns:
+        Its metrics at K, as they are written to JSON, those of the users it knows among them where there are others;
+        its metrics at every k, (K,) each; and its results by user, as in `UserResults`.
+    """
+    held_out = measures.held_out
+
+    def summarised(part: HeldOut) -> dict[str, Any]:
+        known = np.isin(held_out.ratings.users, part.users)
+        errors = {} if predicted is None else rating_errors(predicted[known], part.ratings.ratings)
+        own = replace(measures, held_out=part).measure(lists[np.isin(held_out.users, part.users)])
+        return summary(own, errors)
+
+    measured = measures.measure(lists)
+    errors = {} if predicted is None else rating_errors(predicted, held_out.ratings.ratings)
+    table = user_table(model, held_out, measured, lists, predicted)
+    return summary(measured, errors) | held_out.known_users(summarised), measured.curves, table
 
 
 def user_table(
@@ -32,9 +56,9 @@ def user_table(
     """Return a model's results by user.
 
     Returns:
-        model (its name), user (index, int32), known_ratings and test_ratings (how many the user has, int32), float64
-        columns of `BY_USER` at K, null where a metric says nothing of the user, and items, the list of K item indices
-        (int32, -1 where there are no more candidates).
+        model (its name), user (index, int32), cold (whether the model knows nothing of the user), known_ratings and
+        test_ratings (how many the user has, int32), float64 columns of `BY_USER` at K, null where a metric says nothing
+        of the user, and items, the list of K item indices (int32, -1 where there are no more candidates).
     """
     users, test = held_out.users, held_out.ratings
     values = dict(measured.users)
@@ -44,6 +68,7 @@ def user_table(
     columns = {
         "model": [model] * len(users),
         "user": users,
+        "cold": held_out.cold,
         "known_ratings": np.diff(held_out.seen.indptr)[users],
         "test_ratings": np.bincount(test.users)[users],
         **{name: pa.array(values.get(name, absent).round(DECIMALS), from_pandas=True) for name in BY_USER},
@@ -56,7 +81,8 @@ def no_users(k: int) -> pa.Table:
     """Return a table as of `user_table` without rows, for lists of k items."""
     counts = [(name, pa.int32()) for name in ("user", "known_ratings", "test_ratings")]
     values = [(name, pa.float64()) for name in BY_USER]
-    return pa.schema([("model", pa.string()), *counts, *values, ("items", pa.list_(pa.int32(), k))]).empty_table()
+    names = [("model", pa.string()), counts[0], ("cold", pa.bool_()), *counts[1:]]
+    return pa.schema([*names, *values, ("items", pa.list_(pa.int32(), k))]).empty_table()
 
 
 @dataclass(frozen=True)
@@ -66,6 +92,7 @@ class UserResults:
     metrics: dict[str, dict[str, NDArray[np.float64]]]  # model -> metric -> (users,), NaN where it has none
     lists: dict[str, NDArray[np.int32]]  # model -> (users, K)
     user: NDArray[np.int32]  # (users,)
+    cold: NDArray[np.bool_]  # (users,)
     known_ratings: NDArray[np.int32]  # (users,)
     test_ratings: NDArray[np.int32]  # (users,)
 
@@ -87,7 +114,7 @@ class UserResults:
             part = table.filter(pc.equal(table["model"], model)).combine_chunks()
             values[model] = {name: part[name].to_numpy() for name in BY_USER}
             lists[model] = part["items"].combine_chunks().flatten().to_numpy().reshape(len(part), -1)
-            rows.append([part[name].to_numpy() for name in ("user", "known_ratings", "test_ratings")])
+            rows.append([part[name].to_numpy() for name in USER])
             if not all(np.array_equal(own, other) for own, other in zip(rows[-1], rows[0], strict=True)):
                 raise UserError(
                     f"results by user: {model} was measured on other users than {next(iter(values))}; {RERUN}"
@@ -105,9 +132,7 @@ class UserResults:
         """Return the results of some of the users."""
         values = {model: {name: value[chosen] for name, value in row.items()} for model, row in self.metrics.items()}
         lists = {model: rows[chosen] for model, rows in self.lists.items()}
-        return UserResults(
-            values, lists, *(each[chosen] for each in (self.user, self.known_ratings, self.test_ratings))
-        )
+        return UserResults(values, lists, *(getattr(self, name)[chosen] for name in USER))
 
     def statistics(self, metrics: Sequence[str] = BY_USER, *, pairs: bool = True) -> Statistics:
         """Return intervals of the models' metrics and the differences of the models, see `statistics`."""

@@ -44,8 +44,8 @@ class Run:
     def __init__(self, params: Params) -> None:
         """Read what the other stages wrote."""
         self.params = params
-        self.known = Interactions.read(paths.TRAIN, paths.VALIDATION)  # what the model was chosen and trained on
-        self.held_out = HeldOut.read(params.evaluate.relevance_quantile)
+        self.known = Interactions.read(paths.TRAIN, paths.VALIDATION, paths.GIVEN)  # before the model is measured
+        self.held_out = HeldOut.read(params.evaluate.relevance_quantile, params.train.learned_from)
         self.ratings = self.known.joined(self.held_out.ratings)
         self.popular = np.argsort(-self.known.item_counts(), kind="stable")  # item indices, most known ratings first
         self.items = read_table(paths.ITEMS).drop_columns("item")  # item_id, title, categories, what own files have

@@ -103,6 +103,7 @@ def test_titles_are_shown_as_they_are_where_streamlit_takes_markdown() -> None:
     assert markdown("M*A*S*H [x](y) $1 :fire: É 1.") == r"M\*A\*S\*H \[x\]\(y\) \$1 \:fire\: É 1\."
 
 
+@pytest.mark.browser
 def test_liking_three_movies_changes_the_list_each_time(app: "Page") -> None:
     tab(app, "A new user").get_by_text("Choose some items").wait_for()
     lists = []

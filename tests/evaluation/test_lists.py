@@ -50,8 +50,8 @@ def test_one_list_matches_what_was_worked_out_by_hand() -> None:
     assert_allclose(found.users["recall_tail"], [1, 1])
     assert np.isnan(found.users["recall_head"]).all()
     assert "recall_head" not in found.curves
-    # Popularity lists 1, 2, 3 for user 2 and 0, 1, 2 for user 3. In the first 2 it has item 1, but not item 3 ...
-    assert_allclose(found.curves["serendipity"], [(1 + 1) / 2, (1 / 2 + 1 / 2) / 2, 0])
+    # Popularity lists 1 and 2 for user 2, not item 3, and 0, 1, 2 for user 3, item 2 as the third.
+    assert_allclose(found.curves["serendipity"], [(1 + 1) / 2, (1 / 2 + 1 / 2) / 2, (1 / 3 + 0) / 2])
     # Jaccard of 3 and 1, 3 and 2: 0; of 1 = {A, B} and 2 = {B, C}: 1/3; of 2 and 0: 0.
     assert_allclose(found.users["diversity"], [1 - 1 / 9, 1])
     assert_allclose(found.curves["diversity"], [0, 1, (8 / 9 + 1) / 2])

@@ -30,6 +30,7 @@ from recommender.evaluation.metrics import (
 )
 from recommender.paths import TEST, TRAIN, VALIDATION
 from recommender.ranking.factors import Factors
+from recommender.ranking.learned import Learned
 from recommender.storage import read_json, read_table
 from tests import reference
 from tests.samples import write_split
@@ -230,9 +231,9 @@ def test_measure_looks_up_hits_by_user_and_item() -> None:
 def test_hits_are_exact_where_pairs_are_too_many_for_float64() -> None:
     users, items, ratings = np.array([2**23 - 1]), np.array([7]), np.ones(1, dtype=np.float32)
     shape = 2**23, 2**31 - 1
-    held_out = HeldOut(
-        Interactions(users.astype(np.int32), items.astype(np.int32), ratings, shape), sp.csr_array((1, 1)), ratings > 0
-    )
+    test = Interactions(users.astype(np.int32), items.astype(np.int32), ratings, shape)
+    everybody = Learned(np.empty(0, np.int64), np.ones(shape[0], dtype=bool))
+    held_out = HeldOut(test, sp.csr_array((1, 1)), ratings > 0, everybody)
     assert held_out.hits(np.array([[6, 8, 7]], dtype=np.int32)).tolist() == [[False, False, True]]
 
 

@@ -146,7 +146,7 @@ def test_the_stages_write_results_by_user_that_make_their_means(trained: Path) -
 
 def test_results_of_other_users_are_refused() -> None:
     columns = {name: [0.5, 0.5] for name in BY_USER} | {"model": ["a", "b"], "items": [[1], [2]]}
-    counts = {"known_ratings": [1, 1], "test_ratings": [1, 1]}
+    counts = {"known_ratings": [1, 1], "test_ratings": [1, 1], "cold": [False, False]}
     schema = no_users(1).schema
     UserResults.of(pa.table(columns | counts | {"user": [3, 3]}, schema))
     with pytest.raises(UserError, match="results by user: b was measured on other users than a; run `dvc repro`"):

@@ -44,4 +44,4 @@ def make_parts(validation: float = 0.0, users: int = USERS, items: int = ITEMS, 
 
     held_out = place < 0.2 + validation
     order = np.random.default_rng(2).permutation(items).astype(np.int32)
-    return Parts(part(~held_out), part(held_out & (place >= 0.2)), part(place < 0.2), order)
+    return Parts(part(~held_out), part(held_out & (place >= 0.2)), part(place < 0.2), part(place < 0), order)

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
-from recommender.ranking.baselines import ease_lists, ease_weights, item_means, liked
+from recommender.ranking.baselines import ease_top_k, ease_weights, item_means, liked
 from recommender.storage import read_csv, read_json, read_table
 from tests import reference
 from tests.conftest import set_params, stage
@@ -66,7 +66,7 @@ def test_ease_is_a_ridge_regression_of_each_item_on_the_others(l2: float) -> Non
     assert_allclose(weights, expected, rtol=0, atol=1e-12)
     assert_array_equal(np.diag(weights), np.zeros(15))
     users = np.array([3, 1], dtype=np.int32)
-    found = ease_lists(interactions, weights, users, sp.csr_array((40, 15)), 15)
+    found, _ = ease_top_k(interactions, weights, users, sp.csr_array((40, 15)), 15)
     assert_array_equal(found, np.argsort(-np.round(interactions[users] @ expected, 9), axis=1, kind="stable"))
 
 
@@ -80,7 +80,8 @@ def test_ease_lists_items_liked_by_the_same_users_in_the_order_of_their_indices(
     interactions = liked(make_ratings(30, 10, 200, 6), 3).toarray()
     interactions[:, 7] = interactions[:, 2]
     matrix = sp.csr_array(interactions)
-    lists = ease_lists(matrix, ease_weights(matrix, 2.0), np.arange(30, dtype=np.int32), sp.csr_array((30, 10)), 10)
+    everybody = np.arange(30, dtype=np.int32)
+    lists, _ = ease_top_k(matrix, ease_weights(matrix, 2.0), everybody, sp.csr_array((30, 10)), 10)
     neither = np.flatnonzero(interactions[:, 2] == 0)
     assert len(neither)
     assert (np.argmax(lists[neither] == 2, axis=1) < np.argmax(lists[neither] == 7, axis=1)).all()

@@ -110,7 +110,7 @@ def write(values: NDArray[np.float64]) -> None:
     write_json(METRICS, {"map": values.mean()})
     write_csv(AT_K, {"k": np.arange(1, 4)} | {name: np.linspace(0, values.mean(), 3) for name in CURVES})
     absent = dict.fromkeys(BY_USER, [None] * USERS)
-    columns = {"model": ["mf"] * USERS, "user": range(USERS), "items": [[1]] * USERS}
+    columns = {"model": ["mf"] * USERS, "user": range(USERS), "cold": [False] * USERS, "items": [[1]] * USERS}
     counts = dict.fromkeys(("known_ratings", "test_ratings"), [1] * USERS)
     write_table(USER_METRICS, pa.table(columns | counts | absent | {"map": values}, no_users(1).schema))
 

@@ -27,7 +27,14 @@ def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path, model, value in ((USER_METRICS, "mf", 0.5), (BASELINES_USERS, "popularity", 0.25)):
         values = {name: [value] * 40 if name in ACCURACY else [None] * 40 for name in BY_USER}
         counts = dict.fromkeys(("known_ratings", "test_ratings"), [1] * 40)
-        columns = {"model": [model] * 40, "user": range(40), **counts, **values, "items": [[1]] * 40}
+        columns = {
+            "model": [model] * 40,
+            "user": range(40),
+            "cold": [False] * 40,
+            **counts,
+            **values,
+            "items": [[1]] * 40,
+        }
         write_table(path, pa.table(columns, no_users(1).schema))
     shutil.copy(REPOSITORY / "params.yaml", tmp_path)
     identity = ("-c", "user.name=T", "-c", "user.email=t@example.org")

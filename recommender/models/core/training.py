@@ -4,7 +4,7 @@ import importlib
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +19,7 @@ from recommender.models.core.saving import as_keras
 from recommender.params import EarlyStopping, ModelSection, Train
 from recommender.ranking.factors import Factors
 from recommender.ranking.fold_in import RatingLoss, SoftmaxLoss
+from recommender.ranking.learned import Learned, with_new_users
 from recommender.ranking.topk import check_k
 
 SEED_STEP: Final = 1000  # between the seeds of models that are averaged
@@ -26,11 +27,12 @@ SEED_STEP: Final = 1000  # between the seeds of models that are averaged
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of the split, and the rank of each item's id."""
+    """The parts of the split, the ratings given of users held out whole, and the rank of each item's id."""
 
     train: Interactions
     validation: Interactions  # chooses epochs and parameters; may be empty
     test: Interactions  # measured after each epoch where there is no validation part; never learned from
+    given: Interactions  # of users whom the model does not learn; may be empty
     item_order: NDArray[np.int32]
 
 
@@ -67,31 +69,38 @@ def train(parts: Parts, params: Train) -> Trained:
     callbacks: list[keras.callbacks.Callback] = []
     best = None
     if chosen_by_validation:
-        held_out = HeldOut.of(validation, parts.train, stopping.relevance_quantile)
+        given = parts.given.of(np.isin(parts.given.users, validation.users))
+        learned = Learned.of(parts.train, given)
+        held_out = HeldOut.of(validation, parts.train.joined(given), stopping.relevance_quantile, learned)
         check_k("train.early_stopping.k", stopping.k, validation.num_items)
-        callbacks.append(ValidationMetrics(job.factors, held_out, stopping, section.epochs))
+
+        def factors() -> Factors:
+            return with_new_users(job.factors(), replace(job.fold_in, ensemble_size=1), parts.train, given)
+
+        callbacks.append(ValidationMetrics(factors, held_out, stopping, section.epochs))
         if stopping.patience:
             metric, mode = f"val_{stopping.metric}", "min" if stopping.metric in LOWER_IS_BETTER else "max"
             best = keras.callbacks.EarlyStopping(
                 metric, mode=mode, patience=stopping.patience, restore_best_weights=True
             )
             callbacks.append(best)
-    logs = fit(job, params, section.epochs, callbacks)
+    # A loss of users who are held out whole says nothing: their vectors are not trained.
+    logs = fit(job, params, section.epochs, callbacks, held_out=not len(parts.given))
     epochs = len(logs["loss"])
     history = {name: np.array(logs[name]) for name in sorted(logs) if len(logs[name]) == epochs}
     epoch = best.best_epoch if best else epochs - 1
     metrics = {name: values[epoch - epochs] for name, values in logs.items()}
-    known = Interactions.joined(*(getattr(parts, name) for name in params.learned_from))
+    known, given = Interactions.joined(*(getattr(parts, name) for name in params.learned_from)).with_given(parts.given)
     models = [] if params.final_fit else [job.factors()]
     for number in range(len(models), section.ensemble_size):
         seed = (params.seed + SEED_STEP * number) % 2**32
         job = prepare(known, parts.test, parts.item_order, params.model_copy(update={"seed": seed}))
         metrics["loss"] = fit(job, params, epoch + 1)["loss"][-1]
         models.append(job.factors())
-    factors = Factors.mean(models)
-    model = as_keras(factors)
+    trained = with_new_users(Factors.mean(models), job.fold_in, known, given)
+    model = as_keras(trained)
     metrics = {"epochs": epoch + 1, "weights": model.count_params(), **metrics}
-    return Trained(model, factors, job.fold_in, metrics, {"epoch": np.arange(epochs), **history})
+    return Trained(model, trained, job.fold_in, metrics, {"epoch": np.arange(epochs), **history})
 
 
 def prepare(known: Interactions, held_out: Interactions, item_order: NDArray[np.int32], params: Train) -> Job:
@@ -105,12 +114,17 @@ def prepare(known: Interactions, held_out: Interactions, item_order: NDArray[np.
 
 
 def fit(
-    job: Job, params: Train, epochs: int, callbacks: list[keras.callbacks.Callback] | None = None
+    job: Job,
+    params: Train,
+    epochs: int,
+    callbacks: list[keras.callbacks.Callback] | None = None,
+    *,
+    held_out: bool = True,
 ) -> dict[str, list[float]]:
     """Run Keras' `fit` and return the logs of every epoch; without `callbacks` the held-out part is left alone."""
     history = job.model.fit(
         job.data,
-        validation_data=None if callbacks is None else job.held_out,
+        validation_data=None if callbacks is None or not held_out else job.held_out,
         epochs=epochs,
         shuffle=False,  # of the batches: each epoch's order is drawn by the data set
         callbacks=[*(callbacks or []), keras.callbacks.TerminateOnNaN()],
