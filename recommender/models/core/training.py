@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from recommender.data.interactions import Interactions
 from recommender.errors import UserError
 from recommender.evaluation.heldout import HeldOut, evaluate
-from recommender.evaluation.metrics import LOWER_IS_BETTER, summary
+from recommender.evaluation.metrics import COLUMNS, LOWER_IS_BETTER, summary
 from recommender.models.core.backend import keras
 from recommender.models.core.saving import as_keras
 from recommender.params import EarlyStopping, ModelSection, Train
@@ -161,5 +161,4 @@ class ValidationMetrics(keras.callbacks.Callback):
         finite = all(np.isfinite(part).all() for part in (factors.user_factors, factors.item_factors))
         if logs is not None and finite and (self.stopping.patience or epoch == self.epochs - 1):
             measured = summary(*evaluate(factors, self.held_out, self.stopping.k))
-            del measured["users"]
-            logs.update({f"val_{name}": value for name, value in measured.items()})
+            logs.update({f"val_{name}": measured[name] for name in COLUMNS if name in measured})
