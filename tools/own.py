@@ -46,8 +46,10 @@ def main() -> None:
         describe(own, ratings)
         params = load_params().train
         if pc.count_distinct(ratings["rating"]).as_py() == 1 and params.section.scores == "ratings":
-            print(f"All ratings are the same (implicit data), which {params.model} cannot predict: softmax_mf ranks.\n")
-            set_parameters(presets("own")["ranking"])
+            chosen = presets("own")["ranking"]
+            found = f"All ratings are the same (implicit data), which {params.model} cannot predict"
+            print(f"{found}: {chosen['train.model']} ranks.\n")
+            set_parameters(chosen)
     except BaseException:
         write_text(PARAMS, before)
         raise
