@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from recommender.errors import UserError, run
+from recommender.evaluation.statistics import LEVEL, Estimate, as_text
 from recommender.storage import read_json, write_text
 from tools.console import markdown_table
 
@@ -32,6 +33,8 @@ NAMES: Final = {
     "notebook, published": "the notebook, as published",
     "notebook, reproduced": "the notebook, reproduced (`mf`, batch_sum)",
     "notebook, corrected": "`mf`, the default",
+    "our default model": "`mf`, the default",
+    "ease": "EASE, ratings from 4 as 1",
     "our ranking model": "`softmax_mf`, tuned",
     "our rating model": "`encoded_mf`, tuned",
 }
@@ -94,11 +97,26 @@ def comparison(dataset: str) -> str:
     """All models on a data set, from metrics/comparison.json."""
     found = read_json(Path("metrics/comparison.json"))[dataset]
     models = dict(sorted(found["models"].items(), key=lambda model: model[1]["map"]))
-    gain = found["difference"]
-    low, high = gain["interval_95"]
-    return _models(models, METRICS) + (
-        f"\nMAP of `softmax_mf`, mean of {found['seeds']} seeds, minus {NAMES[gain['peer']]}: {gain['map']:+.4f}, "
-        f"95 % interval over users {low:+.4f} to {high:+.4f}.\n"
+    rows = []
+    for name, metrics in models.items():
+        cells = [NAMES.get(name, name.replace("_", " "))]
+        for column in METRICS:
+            cell = _number(metrics.get(column), 1 if column == "seconds" else 4)
+            if ends := found.get("intervals", {}).get(name, {}).get(column):
+                cell = f"**{cell}**" if name in found["best"][column] else cell
+                cell += f" <br>{as_text(Estimate(0, *ends), 3)}"
+            cells.append(cell)
+        rows.append(cells)
+    shown = markdown_table(["", *(column.replace("_", " ") for column in METRICS)], rows)
+    if "intervals" not in found:  # measured before there were any
+        return shown
+    gain = found["difference"]["map"]
+    better, worse, holm = gain["gain"], gain["lose"], gain["holm"]
+    beats = "beats" if holm < LEVEL and gain["value"] > 0 else "is not known to beat"
+    return shown + (
+        f"\nOn {dataset} `softmax_mf`, mean of {found['seeds']} seeds, **{beats} weighted EASE**: "
+        f"MAP {gain['value']:+.4f}, 95 % interval {gain['low']:+.4f} to {gain['high']:+.4f}; "
+        f"better for {better:.0%} of the users, worse for {worse:.0%}; Holm p {holm:.4f}.\n"
     )
 
 
@@ -120,6 +138,20 @@ def folded_in(dataset: str) -> str:
         milliseconds = _number(1000 * values["seconds_a_person"], 1)
         rows.append([name, str(values["people"]), *recall, interval, *errors, milliseconds])
     return markdown_table(["", "users", *measured, "ms"], rows)
+
+
+def splits(dataset: str) -> str:
+    """MAP of all models by how the ratings were split, from metrics/splits.json; in brackets without unknown users."""
+    found = read_json(Path("metrics/splits.json"))[dataset]
+    first = next(iter(found.values()))["models"]
+    rows = []
+    for name in sorted(first, key=lambda name: first[name]["map"]):
+        values = [method["models"][name] for method in found.values()]
+        known = [f" ({_number(each['known_users']['map'])})" if "known_users" in each else "" for each in values]
+        cells = [_number(each["map"]) + rest for each, rest in zip(values, known, strict=True)]
+        rows.append([NAMES.get(name, name.replace("_", " ")), *cells])
+    rows.append(["users measured", *(f"{method['models']['popularity']['users']:,}" for method in found.values())])
+    return markdown_table(["", *(f"`{method}`" for method in found)], rows)
 
 
 def notebook(_: str) -> str:
@@ -162,6 +194,7 @@ TABLES: Final = {
     "finding": finding,
     "fold-in": folded_in,
     "notebook": notebook,
+    "splits": splits,
     "speed": speed,
 }
 

@@ -226,9 +226,12 @@ def test_compare_passes_where_nothing_changed_and_fails_where_a_metric_is_worse(
     before = json.loads(repository("git", "show", "HEAD:metrics/evaluate.json"))["rmse"]
     now = repository.metrics("evaluate.json")["rmse"]
     table = compared(repository, "HEAD", "--markdown").stdout
-    assert "| file | metric | before | now | change | relative |  |" in table
+    assert "| file | metric | before | now | change | 95 % interval | relative | judged by |  |" in table
     row = next(line for line in table.splitlines() if line.startswith("| metrics/evaluate.json | rmse |"))
-    assert row.endswith(f"| {now - before:+.6f} | {(now - before) / before:+.2%} | worse |")
+    assert f"| {now - before:+.6f} | +" in row
+    assert row.endswith(f" | {(now - before) / before:+.2%} | interval and tolerance | worse |")
+    assert "| train.mf.learning_rate | 0.0005 | 5e-05 |" in table
+    assert table.count("```mermaid\nxychart-beta\n") == 4
 
 
 def test_runs_on_other_data_are_not_compared(repository: Repository) -> None:
@@ -244,7 +247,7 @@ def test_what_another_model_does_not_have_is_shown_and_not_judged(repository: Re
     repository("dvc", "exp", "run", "--quiet", "-S", "train.model=softmax_mf", "-S", "train.softmax_mf.epochs=20")
     assert "rmse" not in repository.metrics("evaluate.json")
     result = compared(repository, "HEAD")
-    assert re.search(r"metrics/evaluate.json │ rmse +│ +[0-9.]+ │ +- │ +- │ +- │ gone", result.stdout)
+    assert re.search(r"metrics/evaluate.json │ rmse +│ +[0-9.]+ │ +- │ +- │ +- │ +- │ tolerance +│ gone", result.stdout)
     assert re.search(r"metrics/train.json +│ loss +│ +[0-9.]+ │ +[0-9.]+ │ ", result.stdout)
     assert not re.search(r": (rmse|mae|loss|weights)", result.stderr)
 

@@ -124,7 +124,7 @@ def test_without_a_validation_part_test_ratings_are_only_reported(model: str) ->
 
 
 def val_map(parts: Parts, factors: Factors) -> float:
-    return float(evaluate(factors, HeldOut.of(parts.validation, parts.train, 0.85), 25)[0].map[-1])
+    return float(evaluate(factors, HeldOut.of(parts.validation, parts.train, 0.85), 25)[0].at("map"))
 
 
 def test_early_stopping_keeps_the_best_epoch() -> None:

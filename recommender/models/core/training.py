@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from recommender.data.interactions import Interactions
 from recommender.errors import UserError
 from recommender.evaluation.heldout import HeldOut, evaluate
-from recommender.evaluation.metrics import LOWER_IS_BETTER, summary
+from recommender.evaluation.metrics import COLUMNS, LOWER_IS_BETTER, summary
 from recommender.models.core.backend import keras
 from recommender.models.core.saving import as_keras
 from recommender.params import Train, TrainedSection
@@ -84,7 +84,7 @@ def on_validation(parts: Parts, params: Train) -> Measure:
         if not finite(factors):
             return {}
         measured = summary(*evaluate(with_new_users(factors, fold_in, parts.train, given), held_out, stopping.k))
-        return {f"val_{name}": value for name, value in measured.items() if name != "users"}
+        return {f"val_{name}": measured[name] for name in COLUMNS if name in measured}
 
     return measure
 
