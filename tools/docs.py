@@ -25,8 +25,11 @@ RESULTS: Final = Path("benchmarks/RESULTS.md")
 METRICS: Final = ("precision", "recall", "map", "ndcg", "mrr", "hit_rate", "coverage", "rmse", "seconds")
 NAMES: Final = {
     "als": "ALS (implicit)",
+    "ials": "iALS, scaled regularization",
+    "slim": "SLIM",
     "bpr": "BPR (implicit)",
     "svd": "SVD (Surprise)",
+    "svdpp": "SVD++ (Surprise)",
     "ease_all": "EASE, every rating as 1",
     "ease_liked": "EASE, ratings from 4 as 1",
     "ease_weighted": "EASE, weighted",

@@ -23,12 +23,13 @@ Tensor = Any  # TensorFlow ships no types
 START: Final = 0.1  # expected initial length of a vector
 DAMPING: Final = 5.0  # ratings at 0 that a bias is taken together with
 ALTERNATIONS: Final = 10  # of the biases of users and items
-INPUTS: Final = 1024  # numbers that the inputs of an item are rotated to
+INPUTS: Final = 512  # numbers that the inputs of an item are rotated to
+ROUNDS: Final = 3  # of subspace iteration to them
 FEATURES: Final = 240  # of the kernel between users, on which the rest is regressed for each item
 FEATURE_SCALE: Final = 0.1  # of that kernel
 BASIS_SEED: Final = 0  # one for all models of an ensemble, whose new users have the same features
 RIDGE: Final = 0.7  # of that regression
-STEPS: Final = 12  # of conjugate gradients to its solution
+STEPS: Final = 6  # of conjugate gradients to its solution
 # Those that rank best on ml-1m, but that all users count the same.
 PROFILES: Final = Kernel(
     embedding_size=FEATURES,
@@ -42,8 +43,8 @@ PROFILES: Final = Kernel(
     user_gamma=3.0,
     user_scale=0.0,
     ridge=5.33,
-    max_users=10_000,
-    max_items=10_000,
+    max_users=2048,
+    max_items=2048,
 )
 
 
@@ -104,7 +105,7 @@ def rotated_inputs(residuals: sp.csr_array, profiles: NDArray[np.float32]) -> ND
     lengths = np.sqrt(np.square(profiles, dtype=np.float64).sum(axis=0))
     columns = profiles / np.where(lengths > 0, lengths, 1).astype(np.float32)
     gram = dense_rows(lambda rows: (rows @ others).toarray().astype(np.float32), both) + product(columns, columns)
-    return np.array(product(gram, leading(gram, min(INPUTS, len(gram)), BASIS_SEED)))
+    return np.array(product(gram, leading(gram, min(INPUTS, len(gram)), BASIS_SEED, ROUNDS)))
 
 
 def with_data(matrix: sp.csr_array, data: NDArray[np.floating]) -> sp.csr_array:

@@ -1,6 +1,7 @@
 """Ranking in closed form: leading features of a kernel between the users' profiles, and a ridge for the items."""
 
 import dataclasses
+import sys
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -22,6 +23,11 @@ TARGET_BASE: Final = 2.0  # a rating of r stars is predicted as base^(r - 4), wh
 
 def solve(known: Interactions, item_order: NDArray[np.int32], section: Kernel, seed: int) -> tuple[Factors, UserKernel]:
     """Return the vectors of all users and items, and what makes the vector of a new user."""
+    bounds = section.max_users, section.max_items
+    for name, count, most in zip(("users", "items"), known.shape, bounds, strict=True):
+        if count > most:
+            found = f"kernel: {most:,} of {count:,} {name} stand for all (train.kernel.max_{name})"
+            print(f"{found}; with less than a twentieth, softmax_mf ranks better", file=sys.stderr)
     vectors, kernel = user_features(known, section, section.embedding_size, seed)
     targets = dataclasses.replace(kernel, rating_base=TARGET_BASE).inputs(known.matrix())
     user_bias, item_bias = (np.zeros(count, np.float32) for count in known.shape)

@@ -23,7 +23,7 @@ SIZE = 12
 
 @pytest.fixture(autouse=True)
 def converged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recommender.models.core.kernels.ROUNDS", 100)
+    monkeypatch.setattr("recommender.models.core.kernels.leading.__defaults__", (100,))
 
 
 def section(**changes: float) -> Kernel:
@@ -152,9 +152,13 @@ def test_who_was_trained_on_gets_the_trained_vector_folded_in() -> None:
     assert not folded.user_bias.any()
 
 
-def test_landmarks_stand_for_all_users() -> None:
+def test_landmarks_stand_for_all_users_and_say_so(capsys: pytest.CaptureFixture[str]) -> None:
     exact, _ = solve(KNOWN, PARTS.item_order, section(), 7)
     some, kernel = solve(KNOWN, PARTS.item_order, section(max_users=40), 7)
+    assert capsys.readouterr().err == (
+        "kernel: 40 of 60 users stand for all (train.kernel.max_users); "
+        "with less than a twentieth, softmax_mf ranks better\n"
+    )
     assert len(kernel.anchors) == 40
     assert some.user_factors.shape == (USERS, SIZE)
     one, other = (part.user_factors @ part.item_factors.T for part in (exact, some))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
@@ -108,14 +107,14 @@ def exponential(cosines: Tensor, gamma: float, left: Tensor, right: Tensor) -> T
     return tf.exp(gamma * (cosines - 1)) * left[:, None] * right
 
 
-def leading(kernel: Tensor, size: int, seed: int) -> Tensor:
+def leading(kernel: Tensor, size: int, seed: int, rounds: int = ROUNDS) -> Tensor:
     """Return the (n, size) matrix that the rows of an (n, n) kernel are multiplied by for features F: F Fᵀ ≈ kernel.
 
     Subspace iteration (Halko, Martinsson and Tropp, Finding structure with randomness, 2011, algorithm 4.4), made
     orthonormal by Cholesky's root, and Nyström's approximation from what it ends in: K Q (Qᵀ K Q)^-1 Qᵀ K.
     """
     basis = (np.random.default_rng(seed).random((kernel.shape[0], size)) - 0.5).astype(np.float32)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         basis = product(kernel, basis)
         basis = _rooted(basis, basis, basis, SHIFT**2)
     return _rooted(basis, basis, product(kernel, basis), SHIFT)
@@ -145,11 +144,6 @@ def _compact(kernel: UserKernel, between: Tensor, vectors: NDArray[np.float32]) 
 
 def _landmarks(known: Interactions, section: Kernel, seed: int) -> NDArray[np.int32]:
     """Return the users that all are compared with, ascending: all of them, or a random choice."""
-    bounds = section.max_users, section.max_items
-    for name, count, most in zip(("users", "items"), known.shape, bounds, strict=True):
-        if count > most:
-            found = f"in the kernel {most:,} of {count:,} {name} stand for all (train.kernel.max_{name})"
-            print(f"{found}; with less than a twentieth, softmax_mf ranks better", file=sys.stderr)
     if known.num_users <= section.max_users:
         return np.arange(known.num_users, dtype=np.int32)
     drawn = np.random.default_rng(seed).permutation(known.num_users)[: section.max_users]
