@@ -8,7 +8,7 @@ DATA = $(if $(DATASET),--dataset "$(DATASET)") $(if $(ARCHIVE),--archive "$(ARCH
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 
 .PHONY: help repro report test test-slow test-browser mutants messages fuzz audit lint check lock environment docs recommend explore \
-	own ranking rating compare sweep show notebook bench tune comparison fold-in splits pictures
+	own ranking rating compare sweep show seeds notebook bench tune comparison fold-in splits pictures
 
 repro: $(ENV)  ## fetch, extract, split, train, evaluate, recommend and report, then print the results
 	@$(RUN) python -m tools.environment --check
@@ -41,6 +41,9 @@ sweep: $(ENV)  ## SET="train.mf.epochs=5,10 train.mf.l2=1e-6,1e-5" [JOBS=1 SORT=
 
 show: $(ENV)  ## [SORT=map]: show this commit's experiments, best first, with what differs between them
 	@$(RUN) python -m tools.sweep $(if $(SORT),--sort $(SORT))
+
+seeds: $(ENV)  ## [N=5 JOBS=1]: train with N seeds as experiments: does chance in training or in users matter more?
+	@$(RUN) python -m tools.seeds $(if $(N),--count $(N)) $(if $(JOBS),--jobs $(JOBS))
 
 compare: $(ENV)  ## [REV=main MARKDOWN=1]: show what differs from a revision's metrics; fails where one is worse
 	@$(RUN) python -m tools.compare $(if $(REV),"$(REV)",main) $(if $(MARKDOWN),--markdown)

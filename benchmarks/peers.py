@@ -44,11 +44,11 @@ def main() -> None:
 
 def measure_peer(
     name: str, settings: dict[str, Any], train: Interactions, held_out: HeldOut, k: int
-) -> tuple[dict[str, Any], NDArray[np.float64]]:
+) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:
     """Train and measure one peer of `PEERS`.
 
     Returns:
-        ``seconds`` of training alone, and the metrics that the pipeline writes; each user's average precision.
+        ``seconds`` of training alone, and the metrics that the pipeline writes; each user's, by metric.
     """
     kind = name.split("_")[0]
     errors: dict[str, float] = {}
@@ -62,7 +62,7 @@ def measure_peer(
         factors = MODELS[kind](train, **settings)
         seconds = time.perf_counter() - start
         ranking, errors = evaluate(factors, held_out, k)
-    return {"seconds": seconds, **summary(ranking, errors)}, ranking.average_precision
+    return {"seconds": seconds, **summary(ranking, errors)}, ranking.users
 
 
 def ease_input(train: Interactions, settings: dict[str, Any]) -> sp.csr_array:

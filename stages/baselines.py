@@ -2,31 +2,33 @@
 
 import functools
 import sys
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from recommender.data.interactions import Interactions
 from recommender.environment import check_environment
 from recommender.errors import run
 from recommender.evaluation.heldout import HeldOut
-from recommender.evaluation.metrics import at_k, rating_errors, summary
+from recommender.evaluation.lists import Categories, ListMeasures
+from recommender.evaluation.results import measure, no_users
 from recommender.params_file import load_params
-from recommender.paths import BASELINES, BASELINES_AT_K
+from recommender.paths import BASELINES, BASELINES_AT_K, BASELINES_USERS
 from recommender.ranking.baselines import ease_top_k, ease_weights, item_means, liked
 from recommender.ranking.topk import check_k, top_k_of_all
-from recommender.storage import write_csv, write_json
+from recommender.storage import write_csv, write_json, write_table
 
 
 def main() -> None:
     """Measure every baseline as ``params.yaml`` says; they learn from the same ratings as the model."""
     check_environment("tables")
     params = load_params()
+    k, settings = params.evaluate.k, params.baselines
     if params.train.final_fit == "all":
         write_json(BASELINES, {})
         write_csv(BASELINES_AT_K, {"k": np.empty(0)})
+        write_table(BASELINES_USERS, no_users(k))
         return
-    k, settings = params.evaluate.k, params.baselines
     known, given = Interactions.read_learned(params.train.learned_from)
     held_out = HeldOut.read(params.evaluate.relevance_quantile, params.train.learned_from)
     check_k("params.yaml: evaluate.k", k, known.num_items)
@@ -48,15 +50,13 @@ def main() -> None:
             file=sys.stderr,
         )
 
-    def measured(name: str, part: HeldOut) -> dict[str, Any]:
-        test, own = part.ratings, lists[name][np.isin(held_out.users, part.users)]
-        errors = rating_errors(means[test.items], test.ratings) if name == "item_mean" else {}
-        return summary(part.measure(own), errors) | part.known_users(functools.partial(measured, name))
-
-    write_json(BASELINES, {name: measured(name, held_out) for name in lists})
-    curves = {name: at_k(held_out.measure(found)) for name, found in lists.items()}
-    columns = {f"{name}_{key}": curve[key] for name, curve in curves.items() for key in curve if key != "k"}
-    write_csv(BASELINES_AT_K, {"k": curves["popularity"]["k"], **columns})
+    predicted = {"item_mean": means[held_out.ratings.items]}
+    measures = ListMeasures(held_out, Categories.read(), k)
+    results = {name: measure(name, measures, found, predicted.get(name)) for name, found in lists.items()}
+    write_json(BASELINES, {name: metrics for name, (metrics, _, _) in results.items()})
+    columns = {f"{name}_{key}": curve for name, (_, curves, _) in results.items() for key, curve in curves.items()}
+    write_csv(BASELINES_AT_K, {"k": np.arange(1, k + 1), **columns})
+    write_table(BASELINES_USERS, pa.concat_tables(table for _, _, table in results.values()))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from recommender.errors import UserError, run
+from recommender.evaluation.statistics import LEVEL, Estimate, as_text
 from recommender.storage import read_json, write_text
 from tools.console import markdown_table
 
@@ -96,11 +97,26 @@ def comparison(dataset: str) -> str:
     """All models on a data set, from metrics/comparison.json."""
     found = read_json(Path("metrics/comparison.json"))[dataset]
     models = dict(sorted(found["models"].items(), key=lambda model: model[1]["map"]))
-    gain = found["difference"]
-    low, high = gain["interval_95"]
-    return _models(models, METRICS) + (
-        f"\nMAP of `softmax_mf`, mean of {found['seeds']} seeds, minus {NAMES[gain['peer']]}: {gain['map']:+.4f}, "
-        f"95 % interval over users {low:+.4f} to {high:+.4f}.\n"
+    rows = []
+    for name, metrics in models.items():
+        cells = [NAMES.get(name, name.replace("_", " "))]
+        for column in METRICS:
+            cell = _number(metrics.get(column), 1 if column == "seconds" else 4)
+            if ends := found.get("intervals", {}).get(name, {}).get(column):
+                cell = f"**{cell}**" if name in found["best"][column] else cell
+                cell += f" <br>{as_text(Estimate(0, *ends), 3)}"
+            cells.append(cell)
+        rows.append(cells)
+    shown = markdown_table(["", *(column.replace("_", " ") for column in METRICS)], rows)
+    if "intervals" not in found:  # measured before there were any
+        return shown
+    gain = found["difference"]["map"]
+    better, worse, holm = gain["gain"], gain["lose"], gain["holm"]
+    beats = "beats" if holm < LEVEL and gain["value"] > 0 else "is not known to beat"
+    return shown + (
+        f"\nOn {dataset} `softmax_mf`, mean of {found['seeds']} seeds, **{beats} weighted EASE**: "
+        f"MAP {gain['value']:+.4f}, 95 % interval {gain['low']:+.4f} to {gain['high']:+.4f}; "
+        f"better for {better:.0%} of the users, worse for {worse:.0%}; Holm p {holm:.4f}.\n"
     )
 
 

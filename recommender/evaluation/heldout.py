@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
-from recommender.evaluation.metrics import RankingMetrics, ranking_metrics, rating_errors, relevant_rows
+from recommender.evaluation.metrics import (
+    Measured,
+    accuracy,
+    exposure,
+    rating_errors,
+    reduced,
+    relevant_rows,
+    user_errors,
+)
 from recommender.paths import GIVEN, TEST, TRAIN, VALIDATION
 from recommender.ranking.factors import Factors
 from recommender.ranking.learned import Learned, TopK
@@ -68,19 +76,29 @@ class HeldOut:
         users, items = self.ratings.users[self.relevant], self.ratings.items[self.relevant]
         return np.sort(users.astype(np.int64) * self.ratings.num_items + items)
 
-    def measure(self, lists: NDArray[np.int32]) -> RankingMetrics:
-        """Measure (users, K) lists of item indices for each of `users`; -1 where there are no more candidates."""
+    @cached_property
+    def relevant_counts(self) -> NDArray[np.int64]:
+        """The number of relevant items of each of `users`: (users,)."""
+        return np.bincount(self.ratings.users[self.relevant])[self.users]
+
+    def hits(self, lists: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Return which items of (users, K) lists for each of `users` are relevant; -1 is none."""
         pairs = np.where(lists >= 0, self.users[:, None].astype(np.int64) * self.ratings.num_items + lists, -1)
         at = np.minimum(np.searchsorted(self._relevant_pairs, pairs), len(self._relevant_pairs) - 1)
-        hits = self._relevant_pairs[at] == pairs
-        counts = np.bincount(self.ratings.users[self.relevant])[self.users]
-        return ranking_metrics(lists, hits, counts, self.ratings.num_items)
+        return np.asarray(self._relevant_pairs[at] == pairs)
+
+    def measure(self, lists: NDArray[np.int32]) -> Measured:
+        """Measure `RANKING` of (users, K) lists of item indices; -1 where there are no more candidates."""
+        block = reduced(accuracy(self.hits(lists), self.relevant_counts))
+        return Measured.of([block], exposure(lists, self.ratings.num_items))
 
 
-def evaluate(factors: Factors, held_out: HeldOut, k: int) -> tuple[RankingMetrics, dict[str, float]]:
+def evaluate(factors: Factors, held_out: HeldOut, k: int) -> tuple[Measured, dict[str, float]]:
     """Return a model's ranking metrics at every list length up to k, and its errors where its scores are ratings."""
     ranking = held_out.measure(held_out.lists(factors.top_k, k))
     if not factors.predicts_ratings:
         return ranking, {}
     test = held_out.ratings
-    return ranking, rating_errors(factors.predict(test.users, test.items), test.ratings)
+    predicted = factors.predict(test.users, test.items)
+    by_user = user_errors(np.searchsorted(held_out.users, test.users), predicted, test.ratings)
+    return replace(ranking, users=ranking.users | by_user), rating_errors(predicted, test.ratings)

@@ -11,7 +11,7 @@ import pytest
 
 from recommender.params import MODELS
 from recommender.paths import STAGES
-from tests.conftest import files, run, set_params
+from tests.conftest import IN_EPOCHS, files, run, set_params
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +71,8 @@ def projects(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Project
         folder = Path(shutil.copytree(trained, tmp_path_factory.mktemp("perturbed") / "project"))
         model = FOLDED.get(name, name)
         if model != "mf":
-            values = {f"train__{model}__embedding_size": 64, f"train__{model}__epochs": 5}
+            values = {f"train__{model}__embedding_size": 64}
+            values |= {f"train__{model}__epochs": 5} if model in IN_EPOCHS else {}
             set_params(folder, train__model=model, **values)
         if name in FOLDED:
             set_params(folder, split__method="user_fold")
