@@ -8,7 +8,7 @@ DATA = $(if $(DATASET),--dataset "$(DATASET)") $(if $(ARCHIVE),--archive "$(ARCH
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 
 .PHONY: help repro report test test-slow test-browser mutants messages fuzz audit lint check lock environment docs recommend explore \
-	own ranking rating compare sweep show seeds notebook bench tune comparison fold-in splits pictures
+	own ranking rating compare sweep show seeds notebook bench tune comparison fold-in landmarks splits pictures
 
 repro: $(ENV)  ## fetch, extract, split, train, evaluate, recommend and report, then print the results
 	@$(RUN) python -m tools.environment --check
@@ -98,6 +98,9 @@ splits: $(ENV)  ## [DATASET= ARCHIVE=]: measure the models under every way to sp
 
 fold-in: $(ENV)  ## [DATASET= ARCHIVE=]: measure users folded in against the same users trained
 	$(RUN) python -m benchmarks.fold_in $(DATA)
+
+landmarks: $(ENV)  ## [DATASET= ARCHIVE=]: measure kernel where fewer users stand for all, and at the size of ml-10m
+	$(RUN) python -m benchmarks.landmarks $(DATA)
 
 pictures: $(VENV)/.installed-explore  ## take the pictures of the report and the app in docs/; needs a browser
 	$(RUN) python -m tests.browser.pictures

@@ -83,7 +83,8 @@ def compare(place: Path, source: Values, seeds: int) -> Values:
         values, name = source | tuned[purpose], f"our {purpose} model"
         runs = [ours(place, values | {"train.seed": 7 + seed}, held_out) for seed in range(seeds)]
         found = {key: [metrics[key] for metrics, _ in runs] for key, value in runs[0][0].items() if value is not None}
-        models[name] = {key: float(np.mean(numbers)) for key, numbers in found.items()}
+        models[name] = {"model": tuned[purpose]["train.model"]}
+        models[name] |= {key: float(np.mean(numbers)) for key, numbers in found.items()}
         deviations[name] = {key: float(np.std(numbers, ddof=1)) for key, numbers in found.items()}
         users[name] = {key: np.mean([each[key] for _, each in runs], axis=0) for key in runs[0][1]}
     return {"models": models, "seeds": seeds, "deviations": deviations, **evidence(users, held_out)}

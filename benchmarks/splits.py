@@ -41,7 +41,7 @@ def measured(place: Path, source: Values) -> Values:
         workspace(place, source | values)
         for stage in ("train", "evaluate"):
             run_stage(stage, place)
-        models[f"our {name} model"] = read_json(place / METRICS)
+        models[f"our {name} model"] = read_json(place / METRICS) | ({"model": values["train.model"]} if values else {})
         print(f"{source['split.method']}, {name}: map {models[f'our {name} model']['map']:.4f}", flush=True)
     run_stage("baselines", place)
     return {"split": read_json(place / SPLIT_METRICS), "models": models | read_json(place / BASELINES)}

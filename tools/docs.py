@@ -102,7 +102,7 @@ def comparison(dataset: str) -> str:
     models = dict(sorted(found["models"].items(), key=lambda model: model[1]["map"]))
     rows = []
     for name, metrics in models.items():
-        cells = [NAMES.get(name, name.replace("_", " "))]
+        cells = [_label(name, metrics)]
         for column in METRICS:
             cell = _number(metrics.get(column), 1 if column == "seconds" else 4)
             if ends := found.get("intervals", {}).get(name, {}).get(column):
@@ -117,7 +117,7 @@ def comparison(dataset: str) -> str:
     better, worse, holm = gain["gain"], gain["lose"], gain["holm"]
     beats = "beats" if holm < LEVEL and gain["value"] > 0 else "is not known to beat"
     return shown + (
-        f"\nOn {dataset} `softmax_mf`, mean of {found['seeds']} seeds, **{beats} weighted EASE**: "
+        f"\nOn {dataset} {_label('our ranking model', models['our ranking model'])}, mean of {found['seeds']} seeds, **{beats} weighted EASE**: "
         f"MAP {gain['value']:+.4f}, 95 % interval {gain['low']:+.4f} to {gain['high']:+.4f}; "
         f"better for {better:.0%} of the users, worse for {worse:.0%}; Holm p {holm:.4f}.\n"
     )
@@ -152,7 +152,7 @@ def splits(dataset: str) -> str:
         values = [method["models"][name] for method in found.values()]
         known = [f" ({_number(each['known_users']['map'])})" if "known_users" in each else "" for each in values]
         cells = [_number(each["map"]) + rest for each, rest in zip(values, known, strict=True)]
-        rows.append([NAMES.get(name, name.replace("_", " ")), *cells])
+        rows.append([_label(name, values[0]), *cells])
     rows.append(["users measured", *(f"{method['models']['popularity']['users']:,}" for method in found.values())])
     return markdown_table(["", *(f"`{method}`" for method in found)], rows)
 
@@ -168,11 +168,16 @@ def notebook(_: str) -> str:
     return _models(found["models"], METRICS[:-1]) + "\n" + "\n".join(ranges) + "\n"
 
 
+def _label(name: str, metrics: dict[str, Any]) -> str:
+    """Return what a model is called: a tuned one of ours by the model that it was when it was measured."""
+    return f"`{metrics['model']}`, tuned" if "model" in metrics else NAMES.get(name, name.replace("_", " "))
+
+
 def _models(models: dict[str, dict[str, Any]], columns: tuple[str, ...]) -> str:
     rows = []
     for name, metrics in models.items():
         cells = [_number(metrics.get(column), 1 if column == "seconds" else 4) for column in columns]
-        rows.append([NAMES.get(name, name.replace("_", " ")), *cells])
+        rows.append([_label(name, metrics), *cells])
     return markdown_table(["", *(column.replace("_", " ") for column in columns)], rows)
 
 
@@ -192,9 +197,18 @@ def speed(_: str) -> str:
     )
 
 
+def landmarks(dataset: str) -> str:
+    """Rank with fewer users that stand for all, and at a larger size, from metrics/landmarks.json."""
+    found = read_json(Path("metrics/landmarks.json"))
+    large = {f"kernel, {name}": row["kernel"] for name, row in found.items() if name.startswith("synthetic")}
+    rows = {name: {**row, "gib": row["mib"] / 1024} for name, row in {**found[dataset], **large}.items()}
+    return _models(rows, ("precision", "recall", "map", "ndcg", "seconds", "gib"))
+
+
 TABLES: Final = {
     "comparison": comparison,
     "finding": finding,
+    "landmarks": landmarks,
     "fold-in": folded_in,
     "notebook": notebook,
     "splits": splits,
