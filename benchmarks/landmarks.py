@@ -1,7 +1,6 @@
 """Measure `kernel` where fewer and fewer users stand for all, and at the size of ml-10m; write metrics/landmarks.json.
 
-Models have the tuned parameters of the data set, or those of ml-1m; learning from all of ml-10m's size is measured once,
-on synthetic ratings, with the parameters of params.yaml.
+Models have the parameters tuned on the data set; the large size, of synthetic ratings, those of params.yaml.
 """
 
 import sys

@@ -117,7 +117,8 @@ def comparison(dataset: str) -> str:
     better, worse, holm = gain["gain"], gain["lose"], gain["holm"]
     beats = "beats" if holm < LEVEL and gain["value"] > 0 else "is not known to beat"
     return shown + (
-        f"\nOn {dataset} {_label('our ranking model', models['our ranking model'])}, mean of {found['seeds']} seeds, **{beats} weighted EASE**: "
+        f"\nOn {dataset} {_label('our ranking model', models['our ranking model'])}, mean of {found['seeds']} seeds, "
+        f"**{beats} weighted EASE**: "
         f"MAP {gain['value']:+.4f}, 95 % interval {gain['low']:+.4f} to {gain['high']:+.4f}; "
         f"better for {better:.0%} of the users, worse for {worse:.0%}; Holm p {holm:.4f}.\n"
     )
