@@ -8,7 +8,7 @@ DATA = $(if $(DATASET),--dataset "$(DATASET)") $(if $(ARCHIVE),--archive "$(ARCH
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 
 .PHONY: help repro report test test-slow test-browser mutants messages fuzz audit lint check lock environment docs recommend explore \
-	own ranking rating compare sweep show seeds notebook bench tune comparison fold-in pictures
+	own ranking rating compare sweep show seeds notebook bench tune comparison fold-in splits pictures
 
 repro: $(ENV)  ## fetch, extract, split, train, evaluate, recommend and report, then print the results
 	@$(RUN) python -m tools.environment --check
@@ -92,6 +92,9 @@ tune: $(VENV)/.installed-bench  ## [MODEL=ranking TRIALS=8 DATASET= ARCHIVE=]: c
 
 comparison: $(VENV)/.installed-bench  ## [DATASET= ARCHIVE=]: measure our models and the tuned peers on the test part
 	$(RUN) python -m benchmarks.comparison $(DATA)
+
+splits: $(ENV)  ## [DATASET= ARCHIVE=]: measure the models under every way to split
+	$(RUN) python -m benchmarks.splits $(DATA)
 
 fold-in: $(ENV)  ## [DATASET= ARCHIVE=]: measure users folded in against the same users trained
 	$(RUN) python -m benchmarks.fold_in $(DATA)

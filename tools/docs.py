@@ -33,6 +33,8 @@ NAMES: Final = {
     "notebook, published": "the notebook, as published",
     "notebook, reproduced": "the notebook, reproduced (`mf`, batch_sum)",
     "notebook, corrected": "`mf`, the default",
+    "our default model": "`mf`, the default",
+    "ease": "EASE, ratings from 4 as 1",
     "our ranking model": "`softmax_mf`, tuned",
     "our rating model": "`encoded_mf`, tuned",
 }
@@ -138,6 +140,20 @@ def folded_in(dataset: str) -> str:
     return markdown_table(["", "users", *measured, "ms"], rows)
 
 
+def splits(dataset: str) -> str:
+    """MAP of all models by how the ratings were split, from metrics/splits.json; in brackets without unknown users."""
+    found = read_json(Path("metrics/splits.json"))[dataset]
+    first = next(iter(found.values()))["models"]
+    rows = []
+    for name in sorted(first, key=lambda name: first[name]["map"]):
+        values = [method["models"][name] for method in found.values()]
+        known = [f" ({_number(each['known_users']['map'])})" if "known_users" in each else "" for each in values]
+        cells = [_number(each["map"]) + rest for each, rest in zip(values, known, strict=True)]
+        rows.append([NAMES.get(name, name.replace("_", " ")), *cells])
+    rows.append(["users measured", *(f"{method['models']['popularity']['users']:,}" for method in found.values())])
+    return markdown_table(["", *(f"`{method}`" for method in found)], rows)
+
+
 def notebook(_: str) -> str:
     """The notebook's table, from metrics/notebook.json."""
     found = read_json(Path("metrics/notebook.json"))
@@ -178,6 +194,7 @@ TABLES: Final = {
     "finding": finding,
     "fold-in": folded_in,
     "notebook": notebook,
+    "splits": splits,
     "speed": speed,
 }
 

@@ -48,6 +48,7 @@ class Run:
         self.held_out = HeldOut.read(params.evaluate.relevance_quantile, params.train.learned_from)
         self.ratings = self.known.joined(self.held_out.ratings)
         self.popular = np.argsort(-self.known.item_counts(), kind="stable")  # item indices, most known ratings first
+        self.times = read_table(paths.RATINGS, ["timestamp"])["timestamp"]  # of all ratings, before filters
         self.items = read_table(paths.ITEMS).drop_columns("item")  # item_id, title, categories, what own files have
         self.titles: list[str] = self.items["title"].to_pylist()
         self.user_ids = read_table(paths.USERS, ["user_id"])["user_id"].to_numpy()
@@ -90,6 +91,7 @@ def render(run: Run) -> str:
         min_ratings=SIMILAR_MIN_RATINGS,
         users=users(run),
         others=run.items.column_names[3:],
+        cold=int(run.held_out.cold.sum()),
         stages=paths.STAGES,
     )
 
@@ -112,6 +114,8 @@ def draw(run: Run) -> dict[str, list[Chart]]:
             "training": [charts.loss_by_epoch(losses, run.params.train.section.loss)],
             "map": [charts.item_map(run.factors.item_factors[mapped], [run.titles[item] for item in mapped], genres)],
         }
+        if not run.times.null_count:
+            drawn["data"].append(charts.ratings_over_time(run.times.to_numpy()))
         if not run.measured:
             return drawn
         k, lists = run.params.evaluate.k, run.results.lists

@@ -13,17 +13,18 @@ from recommender.errors import UserError
 from recommender.evaluation.metrics import CURVES, RANKING
 from recommender.evaluation.statistics import statistics
 from recommender.params_file import load_params
-from recommender.paths import BASELINES_AT_K, HISTORY, ITEMS, RECOMMENDATIONS, REPORT, USER_METRICS
+from recommender.paths import BASELINES_AT_K, HISTORY, ITEMS, METRICS, RATINGS, RECOMMENDATIONS, REPORT, USER_METRICS
+from recommender.ranking.recommender import Recommender, as_text
 from recommender.report import charts, page
 from recommender.report import lists as list_charts
 from recommender.report.drawing import style
 from recommender.report.page import Run
 from recommender.storage import read_json, read_table, write_table
-from stages import report
+from stages import baselines, evaluate, recommend, report, split
 from tests.conftest import set_params, sha256, stage
 
-CHARTS = {"values", "tail", "users", "loss", "popularity", "recall", "error", "map", *(f"curve-{n}" for n in CURVES)}
-CHARTS |= {"novelty", "exposure", "by-items", "by-users", "calibration"}
+CHARTS = {"values", "tail", "users", "time", "loss", "popularity", "recall", "error", "map"}
+CHARTS |= {"novelty", "exposure", "by-items", "by-users", "calibration", *(f"curve-{n}" for n in CURVES)}
 
 
 class Page(html.parser.HTMLParser):
@@ -334,3 +335,51 @@ def test_a_missing_input_is_named_and_the_old_page_stays(path: Path) -> None:
     with pytest.raises(UserError, match=f"^{path}: not found; run `dvc repro`"):
         report.main()
     assert sha256(REPORT) == before
+
+
+def test_the_span_of_time_and_the_busiest_month() -> None:
+    days = np.array(["2003-12-31", "2004-02-29", "2004-02-01", "2005-01-01"], "datetime64[s]").astype(np.int64)
+    with style():
+        assert charts.ratings_over_time(days).text == (
+            "From 2003-12-31 to 2005-01-01; 50% of the ratings are of 2004-02, the busiest month."
+        )
+        once = charts.ratings_over_time(np.zeros(3, np.int64))
+        late = charts.ratings_over_time(np.array([0, 10**11]))
+    assert once.text == "From 1970-01-01 to 1970-01-01; 100% of the ratings are of 1970-01, the busiest month."
+    assert "From 1970-01-01 to 5138-11-16" in late.text
+
+
+def test_without_times_there_is_no_chart_of_them(here: Path) -> None:
+    table = read_table(RATINGS)
+    write_table(RATINGS, table.set_column(3, "timestamp", pa.nulls(len(table), pa.int64())))
+    report.main()
+    assert "time-title" not in (here / REPORT).read_text()
+
+
+def test_users_who_were_not_learned_are_counted(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["stage"])
+    set_params(here, split__method="temporal")
+    for each in (split, evaluate, baselines, recommend, report):
+        each.main()
+    text = re.sub(r"\s+", " ", (here / REPORT).read_text())
+    found = re.search(r"(\d+) of the (\d+) users have no rating that was learned", text)
+    assert found
+    assert int(found[1]) == read_json(METRICS)["users"] - read_json(METRICS)["known_users"]["users"]
+    assert f"For the others MAP is {read_json(METRICS)['known_users']['map']:.4f} (this model), " in text
+    assert "For users without a rating that was learned, they are numbers of ratings." in text
+
+
+def test_what_a_spreadsheet_takes_for_a_formula_is_text(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["stage"])
+    formulas = ["=1+1", '=HYPERLINK("http://example.org","Toy")', "+1", "-1", "@SUM(1)", "=cmd|' /C calc'!A0"]
+    items = read_table(ITEMS)
+    titles = [formulas[item % len(formulas)] for item in range(len(items))]
+    write_table(ITEMS, items.set_column(2, "title", pa.array(titles)))
+    recommend.main()
+    report.main()
+    text = (here / REPORT).read_text()
+    shown = as_text(Recommender.read().show_user("1", len(items)))
+    for formula in formulas:
+        assert f"<span>{html.escape(formula).replace('&#x27;', '&#39;').replace('&quot;', '&#34;')}<small>" in text
+        assert f"  {formula} : " in shown
+    assert set(read_table(RECOMMENDATIONS)["title"].to_pylist()) == set(formulas)
