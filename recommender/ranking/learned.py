@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
 from recommender.ranking.factors import Factors
-from recommender.ranking.fold_in import RatingLoss, SoftmaxLoss, fold_in
+from recommender.ranking.fold_in import FoldIn, fold_in
 from recommender.ranking.topk import Lists, Users, top_k_of_all
 
 if TYPE_CHECKING:
@@ -56,9 +56,7 @@ class Learned:
         return items, scores
 
 
-def with_new_users(
-    factors: Factors, loss: RatingLoss | SoftmaxLoss, learned: Interactions, given: Interactions
-) -> Factors:
+def with_new_users(factors: Factors, loss: FoldIn, learned: Interactions, given: Interactions) -> Factors:
     """Return factors in which users without ratings learned from are folded in from those given, or else 0."""
     new = np.ones(learned.num_users, dtype=bool)
     new[learned.users] = False

@@ -99,7 +99,11 @@ class Recommender:
         best = np.full(len(items), self.rated.data.max(), dtype=np.float32)
         ratings = sp.csr_array((best, items, np.array([0, len(items)])), shape=(1, len(self.items)))
         learned = dataclasses.replace(self.learned, users=np.ones(1, dtype=bool))
-        return Person(fold_in.fold_in(self.factors, fold_in.load(), ratings), ratings, learned)
+        return Person(fold_in.fold_in(self.factors, self._fold_in, ratings), ratings, learned)
+
+    @cached_property
+    def _fold_in(self) -> fold_in.FoldIn:
+        return fold_in.load()
 
     def show_user(self, user_id: str, k: int) -> dict[str, Any]:
         """Return a user's best-rated items and k recommendations, as `as_text` prints them."""

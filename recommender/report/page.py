@@ -19,7 +19,7 @@ from recommender.evaluation.lists import JUDGED, LISTS, Categories
 from recommender.evaluation.metrics import COLUMNS, CURVES, LOWER_IS_BETTER
 from recommender.evaluation.results import UserResults
 from recommender.evaluation.statistics import Statistics, as_text
-from recommender.params import Params, Section, flatten
+from recommender.params import Params, Section, TrainedSection, flatten
 from recommender.ranking.factors import SIMILAR_MIN_RATINGS, Factors, similar_items
 from recommender.ranking.topk import stored_entries
 from recommender.report import charts
@@ -55,9 +55,10 @@ class Run:
         self.factors = Factors.load()
         self.factors.check_shape(self.held_out.ratings.shape)
         self.recommendations = read_table(paths.RECOMMENDATIONS)
-        self.history = read_csv(paths.HISTORY)  # the losses of every epoch
+        closed_form = not isinstance(params.train.section, TrainedSection)
+        self.history = {} if closed_form else read_csv(paths.HISTORY)  # the losses of every epoch
         self.split = read_json(paths.SPLIT_METRICS)
-        self.epochs = read_json(paths.TRAIN_METRICS)["epochs"]
+        self.epochs = read_json(paths.TRAIN_METRICS).get("epochs")  # None for a closed form
         # Of each model its metrics at K, and (K,) values of each metric; empty where it has learned the test part.
         self.metrics: dict[str, dict[str, Any]] = {THIS: read_json(paths.METRICS), **read_json(paths.BASELINES)}
         self.at_k: dict[str, dict[str, NDArray[np.float64]]] = {}
@@ -101,6 +102,7 @@ def draw(run: Run) -> dict[str, list[Chart]]:
     test, popular, predicts_ratings = run.held_out.ratings, run.popular, run.factors.predicts_ratings
     parts = {"loss": "train", "val_loss": "validation" if "validation_ratings" in run.split else "test"}
     losses = {part: run.history[column] for column, part in parts.items() if column in run.history}
+    section = run.params.train.section
     mapped = popular[:MAPPED]
     genres = [run.items["categories"][item].as_py().split("|")[0] or "no category" for item in mapped]
     models = [(name.replace("_", " "), at_k) for name, at_k in run.at_k.items()]
@@ -111,7 +113,7 @@ def draw(run: Run) -> dict[str, list[Chart]]:
                 charts.popularity_tail(run.ratings.item_counts()),
                 charts.ratings_by_user(np.bincount(run.ratings.users)),
             ],
-            "training": [charts.loss_by_epoch(losses, run.params.train.section.loss)],
+            "training": [charts.loss_by_epoch(losses, section.loss)] if isinstance(section, TrainedSection) else [],
             "map": [charts.item_map(run.factors.item_factors[mapped], [run.titles[item] for item in mapped], genres)],
         }
         if not run.times.null_count:

@@ -14,7 +14,7 @@ from dvc.utils.flatten import flatten
 from recommender.evaluation.metrics import CURVES
 from recommender.params import MODELS
 from recommender.paths import STAGES
-from tests.conftest import Repository, files, refused, set_params
+from tests.conftest import IN_EPOCHS, Repository, files, refused, set_params
 from tools.experiments import as_settings
 
 TRAINED = ["train", "evaluate", "recommend", "report"]  # the stages that a change of the model runs
@@ -109,14 +109,15 @@ def test_another_k_to_evaluate_trains_nothing(repository: Repository) -> None:
 
 @pytest.mark.parametrize("model", MODELS[1:])
 def test_one_parameter_chooses_another_model(model: str, repository: Repository) -> None:
-    output = repository("dvc", "exp", "run", "-S", f"train.model={model}", "-S", f"train.{model}.epochs=2")
+    name, value = ("epochs", 2) if model in IN_EPOCHS else ("embedding_size", 8)
+    output = repository("dvc", "exp", "run", "-S", f"train.model={model}", "-S", f"train.{model}.{name}={value}")
     assert repository.ran(output) == TRAINED
     locked = yaml.safe_load((repository.folder / "dvc.lock").read_text())["stages"]["train"]
     assert f"recommender/models/{model}.py" in {dep["path"] for dep in locked["deps"]}
     params = locked["params"]["params.yaml"]
     groups = {"train.early_stopping", "train.final_fit", "train.model", "train.seed", f"train.{model}"}
     assert set(params) == groups
-    assert repository.metrics("train.json")["epochs"] == 2
+    assert repository.metrics("train.json").get(name, value) == value
 
 
 def test_a_model_that_is_not_used_reruns_nothing(repository: Repository) -> None:

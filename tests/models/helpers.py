@@ -25,7 +25,7 @@ SMALL = {
 def parameters(model: str, section: dict[str, Any] | None = None, /, **others: Any) -> Train:  # noqa: ANN401
     """Return the parameters of params.yaml for a small model, with changes to its section and beside it."""
     values = load_params(REPOSITORY / "params.yaml").train.model_dump()
-    small = {**values[model], **SMALL, **(section or {})}
+    small = {**values[model], **{key: SMALL[key] for key in SMALL.keys() & values[model].keys()}, **(section or {})}
     return Train.model_validate({**values, "model": model, model: small, **others})
 
 

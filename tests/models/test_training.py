@@ -13,17 +13,16 @@ from recommender.data.interactions import Interactions
 from recommender.errors import UserError
 from recommender.evaluation.heldout import HeldOut, evaluate
 from recommender.models.core.training import Parts, Trained, fit, prepare, train
-from recommender.params import MODELS
 from recommender.paths import TEST
 from recommender.ranking import fold_in
 from recommender.ranking.factors import Factors
 from recommender.ranking.learned import DECIMALS
 from recommender.storage import read_json, read_table, write_table
 from stages import train as train_stage
-from tests.conftest import files, stage
+from tests.conftest import IN_EPOCHS, files, stage
 from tests.models.helpers import make_parts, parameters, stopping
 
-each_model = pytest.mark.parametrize("model", MODELS)
+each_model = pytest.mark.parametrize("model", IN_EPOCHS)
 OUTPUTS = ("models/factors.npz", "models/fold_in.npz", "models/mf.keras", "metrics/train.json", "metrics/history.csv")
 
 
@@ -194,7 +193,7 @@ def user_fold(parts: Parts) -> Parts:
     [
         ("mf", True, 10),
         *(pytest.param(*case, marks=pytest.mark.slow) for case in [("mf", False, 20), ("mf", "all", 0)]),
-        *(pytest.param(model, True, 10, marks=pytest.mark.slow) for model in MODELS[1:]),
+        *(pytest.param(model, True, 10, marks=pytest.mark.slow) for model in IN_EPOCHS[1:]),
     ],
 )
 def test_users_held_out_whole_are_folded_in(model: str, final_fit: object, first: int) -> None:

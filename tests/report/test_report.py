@@ -266,6 +266,18 @@ def test_a_ranking_model_is_shown_without_rating_errors(finished: Path) -> None:
     assert "train.mf." not in text
 
 
+def test_a_model_in_closed_form_is_shown_without_losses(finished: Path) -> None:
+    set_params(finished, train__model="kernel", train__kernel__embedding_size=8)
+    for name in ("train", "evaluate", "recommend", "report"):
+        result = stage(finished, name)
+        assert result.returncode == 0, result.stderr
+    text = (finished / REPORT).read_text()
+    assert "with vectors of 8 numbers, solved to rank\n    in closed form." in text
+    assert 'id="map-title"' in text
+    assert "Loss" not in text
+    assert "train.kernel.item_ridge" in text
+
+
 def test_a_page_without_ease_is_drawn(finished: Path) -> None:
     set_params(finished, baselines__ease_max_items=1)
     for name in ("baselines", "report"):

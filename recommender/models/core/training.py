@@ -1,4 +1,4 @@
-"""Training, whatever the model: one or several seeds, with early stopping or without, once or once more."""
+"""Training, whatever the model: in epochs, of one seed or several, with or without early stopping; in closed form."""
 
 import importlib
 import math
@@ -16,13 +16,14 @@ from recommender.evaluation.heldout import HeldOut, evaluate
 from recommender.evaluation.metrics import COLUMNS, LOWER_IS_BETTER, summary
 from recommender.models.core.backend import keras
 from recommender.models.core.saving import as_keras
-from recommender.params import EarlyStopping, ModelSection, Train
+from recommender.params import Train, TrainedSection
 from recommender.ranking.factors import Factors
-from recommender.ranking.fold_in import RatingLoss, SoftmaxLoss
+from recommender.ranking.fold_in import FoldIn
 from recommender.ranking.learned import Learned, with_new_users
 from recommender.ranking.topk import check_k
 
 SEED_STEP: Final = 1000  # between the seeds of models that are averaged
+Measure = Callable[[Factors, FoldIn], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,13 @@ class Parts:
 
 @dataclass(frozen=True)
 class Job:
-    """A compiled model and what it is trained on: what the `prepare` function of every model's module returns."""
+    """A compiled model and what it is trained on: what `prepare` returns in the module of a model trained in epochs."""
 
     model: keras.Model
     data: keras.utils.PyDataset
     held_out: keras.utils.PyDataset
     factors: Callable[[], Factors]  # exports the trained vectors and biases
-    fold_in: RatingLoss | SoftmaxLoss  # the loss of one user, for new ones
+    fold_in: FoldIn  # the loss of one user, for new ones
 
 
 @dataclass(frozen=True)
@@ -53,31 +54,53 @@ class Trained:
 
     model: keras.Model  # scores pairs
     factors: Factors
-    fold_in: RatingLoss | SoftmaxLoss
+    fold_in: FoldIn
     metrics: dict[str, Any]  # of the epoch that the model is taken from
-    history: dict[str, NDArray[Any]]  # the losses of every epoch, as columns
+    history: dict[str, NDArray[Any]]  # the losses of every epoch, as columns; of none for a closed form
 
 
 def train(parts: Parts, params: Train) -> Trained:
     """Train the model that the parameters name."""
-    stopping, section, validation = params.early_stopping, params.section, parts.validation
-    chosen_by_validation = len(validation) > 0
+    stopping, chosen_by_validation = params.early_stopping, len(parts.validation) > 0
     if not chosen_by_validation and (stopping.patience or params.final_fit is True):
         name = "early_stopping.patience" if stopping.patience else "final_fit"
         raise UserError(f"train.{name}: needs a validation part; set split.validation_size above 0")
-    job = prepare(parts.train, validation if chosen_by_validation else parts.test, parts.item_order, params)
+    measure = on_validation(parts, params) if chosen_by_validation else None
+    if isinstance(params.section, TrainedSection):
+        return in_epochs(parts, params, params.section, measure)
+    return in_closed_form(parts, params, measure)
+
+
+def on_validation(parts: Parts, params: Train) -> Measure:
+    """Return a function of trained factors, and of what folds in, that measures them on the validation part."""
+    stopping, validation = params.early_stopping, parts.validation
+    given = parts.given.of(np.isin(parts.given.users, validation.users))
+    learned = Learned.of(parts.train, given)
+    held_out = HeldOut.of(validation, parts.train.joined(given), stopping.relevance_quantile, learned)
+    check_k("train.early_stopping.k", stopping.k, validation.num_items)
+
+    def measure(factors: Factors, fold_in: FoldIn) -> dict[str, float]:
+        if not finite(factors):
+            return {}
+        measured = summary(*evaluate(with_new_users(factors, fold_in, parts.train, given), held_out, stopping.k))
+        return {f"val_{name}": measured[name] for name in COLUMNS if name in measured}
+
+    return measure
+
+
+def finite(factors: Factors) -> bool:
+    """Return whether all vectors are."""
+    return all(np.isfinite(part).all() for part in (factors.user_factors, factors.item_factors))
+
+
+def in_epochs(parts: Parts, params: Train, section: TrainedSection, measure: Measure | None) -> Trained:
+    """Train a model whose module has `prepare`, and once more on what is known for a final fit."""
+    stopping = params.early_stopping
+    job = prepare(parts.train, parts.validation if measure else parts.test, parts.item_order, params)
     callbacks: list[keras.callbacks.Callback] = []
     best = None
-    if chosen_by_validation:
-        given = parts.given.of(np.isin(parts.given.users, validation.users))
-        learned = Learned.of(parts.train, given)
-        held_out = HeldOut.of(validation, parts.train.joined(given), stopping.relevance_quantile, learned)
-        check_k("train.early_stopping.k", stopping.k, validation.num_items)
-
-        def factors() -> Factors:
-            return with_new_users(job.factors(), replace(job.fold_in, ensemble_size=1), parts.train, given)
-
-        callbacks.append(ValidationMetrics(factors, held_out, stopping, section.epochs))
+    if measure:
+        callbacks.append(ValidationMetrics(job, measure, None if stopping.patience else section.epochs - 1))
         if stopping.patience:
             metric, mode = f"val_{stopping.metric}", "min" if stopping.metric in LOWER_IS_BETTER else "max"
             best = keras.callbacks.EarlyStopping(
@@ -103,14 +126,40 @@ def train(parts: Parts, params: Train) -> Trained:
     return Trained(model, trained, job.fold_in, metrics, {"epoch": np.arange(epochs), **history})
 
 
+def in_closed_form(parts: Parts, params: Train, measure: Measure | None) -> Trained:
+    """Solve a model whose module has `solve`, and once more on what is known for a final fit."""
+    known, given = Interactions.joined(*(getattr(parts, name) for name in params.learned_from)).with_given(parts.given)
+    metrics: dict[str, float] = {}
+    if measure and params.final_fit:
+        metrics = measure(*_solve(parts.train, parts.item_order, params))
+    factors, fold_in = _solve(known, parts.item_order, params)
+    if not finite(factors):
+        raise UserError(f"{params.model} has no solution in these numbers; raise the ridges of train.{params.model}")
+    if measure and not params.final_fit:
+        metrics = measure(factors, fold_in)
+    trained = with_new_users(factors, fold_in, known, given)
+    model = as_keras(trained)
+    metrics = {"weights": model.count_params(), **metrics}
+    return Trained(model, trained, fold_in, metrics, {"epoch": np.empty(0), "loss": np.empty(0)})
+
+
+def _solve(known: Interactions, item_order: NDArray[np.int32], params: Train) -> tuple[Factors, FoldIn]:
+    solved: tuple[Factors, FoldIn] = _module(params).solve(known, item_order, params.section, params.seed)
+    return solved
+
+
 def prepare(known: Interactions, held_out: Interactions, item_order: NDArray[np.int32], params: Train) -> Job:
     """Build and compile the model that the parameters name, with its module's `prepare`.
 
     It learns from `known`; its loss is measured on `held_out` after each epoch.
     """
     keras.utils.set_random_seed(params.seed)
-    module = importlib.import_module(f"recommender.models.{params.model}")
-    return module.prepare(known, held_out, item_order, params.section, params.seed)
+    job: Job = _module(params).prepare(known, held_out, item_order, params.section, params.seed)
+    return job
+
+
+def _module(params: Train) -> Any:  # noqa: ANN401 - a module
+    return importlib.import_module(f"recommender.models.{params.model}")
 
 
 def fit(
@@ -133,14 +182,15 @@ def fit(
     logs = {name: [float(value) for value in values] for name, values in history.items()}
     for name, values in logs.items():
         if not math.isfinite(values[-1]):
+            rate = params.section.model_dump()["learning_rate"]
             raise UserError(
                 f"training diverged in epoch {len(logs['loss'])}: {name} is {values[-1]}; lower "
-                f"train.{params.model}.learning_rate (now {params.section.learning_rate:g}) or raise its batch_size"
+                f"train.{params.model}.learning_rate (now {rate:g}) or raise its batch_size"
             )
     return logs
 
 
-def adam(section: ModelSection, steps: int) -> keras.optimizers.Adam:
+def adam(section: TrainedSection, steps: int) -> keras.optimizers.Adam:
     """Return the optimizer; `steps` are those of an epoch."""
     rate = section.learning_rate
     if section.schedule == "cosine":
@@ -149,16 +199,14 @@ def adam(section: ModelSection, steps: int) -> keras.optimizers.Adam:
 
 
 class ValidationMetrics(keras.callbacks.Callback):
-    """Adds metrics on the validation part to the logs; with a patience of 0 only to those of the last epoch."""
+    """Adds metrics on the validation part to the logs, of every epoch or `only` of one."""
 
-    def __init__(self, factors: Callable[[], Factors], held_out: HeldOut, stopping: EarlyStopping, epochs: int) -> None:
+    def __init__(self, job: Job, measure: Measure, only: int | None) -> None:
         super().__init__()
-        self.factors, self.held_out, self.stopping, self.epochs = factors, held_out, stopping, epochs
+        self.job, self.measure, self.only = job, measure, only
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Measure."""
-        factors = self.factors()
-        finite = all(np.isfinite(part).all() for part in (factors.user_factors, factors.item_factors))
-        if logs is not None and finite and (self.stopping.patience or epoch == self.epochs - 1):
-            measured = summary(*evaluate(factors, self.held_out, self.stopping.k))
-            logs.update({f"val_{name}": measured[name] for name in COLUMNS if name in measured})
+        if logs is not None and self.only in (None, epoch):
+            fold_in: Any = self.job.fold_in
+            logs.update(self.measure(self.job.factors(), replace(fold_in, ensemble_size=1)))
