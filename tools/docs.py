@@ -35,7 +35,6 @@ NAMES: Final = {
     "notebook, reproduced": "the notebook, reproduced (`mf`, batch_sum)",
     "notebook, corrected": "`mf`, the default",
     "our default model": "`mf`, the default",
-    "ease": "EASE, ratings from 4 as 1",
     "our ranking model": "`softmax_mf`, tuned",
     "our rating model": "`encoded_mf`, tuned",
 }
@@ -151,7 +150,7 @@ def splits(dataset: str) -> str:
         values = [method["models"][name] for method in found.values()]
         known = [f" ({_number(each['known_users']['map'])})" if "known_users" in each else "" for each in values]
         cells = [_number(each["map"]) + rest for each, rest in zip(values, known, strict=True)]
-        rows.append([NAMES.get(name, name.replace("_", " ")), *cells])
+        rows.append([NAMES.get("ease_liked" if name == "ease" else name, name.replace("_", " ")), *cells])
     rows.append(["users measured", *(f"{method['models']['popularity']['users']:,}" for method in found.values())])
     return markdown_table(["", *(f"`{method}`" for method in found)], rows)
 
