@@ -159,9 +159,8 @@ class ListMeasures:
         alike: tuple[NDArray[np.int64], Values] | None,
     ) -> Iterator[tuple[str, Values]]:
         listed = lists >= 0
-        length: NDArray[np.int64] = np.cumsum(
-            listed, axis=1
-        )  # of the list so far, which is shorter than k where candidates run out
+        # Of the list so far, which is shorter than k where candidates run out.
+        length: NDArray[np.int64] = np.cumsum(listed, axis=1)
 
         def mean(values: Values) -> Values:
             with np.errstate(invalid="ignore"):  # NaN for an empty list

@@ -20,7 +20,8 @@ RESAMPLES: Final = 10_000
 BOOTSTRAP_SEED: Final = 0
 PERMUTATION_SEED: Final = 1
 LEVEL: Final = 0.05  # intervals leave out as much; a corrected p below it is a difference
-BLOCK_VALUES: Final = 2**22  # weights, resamples x users, in memory at a time
+BLOCK_VALUES: Final = 2**22  # weights, resamples x users, in memory at a time, but for
+BLOCK_RESAMPLES: Final = 100  # so many resamples, each of which reads the whole table
 
 Values = NDArray[np.float64]
 
@@ -185,7 +186,7 @@ def flipped_sums(table: Values) -> Values:
 
 def _sums(table: Values, draw: Callable[[int], Any], weigh: Callable[[Any], Values]) -> Values:
     """Sum weighted rows in blocks of resamples: one thread draws in a fixed order while another adds."""
-    size = max(1, BLOCK_VALUES // len(table))
+    size = max(BLOCK_RESAMPLES, BLOCK_VALUES // len(table))
 
     def add(drawn: Any) -> Values:  # noqa: ANN401 - whatever it draws
         return weigh(drawn) @ table

@@ -116,6 +116,7 @@ def test_blocks_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     table = np.random.default_rng(9).integers(0, 9, (40, 3)).astype(np.float64)
     whole = own.resampled_sums(table), own.flipped_sums(table)
     monkeypatch.setattr(own, "BLOCK_VALUES", 40 * 77)
+    monkeypatch.setattr(own, "BLOCK_RESAMPLES", 1)
     assert_array_equal(own.resampled_sums(table), whole[0])
     assert_array_equal(own.flipped_sums(table), whole[1])
 
