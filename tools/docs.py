@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from recommender.data.splitting import METHODS
 from recommender.errors import UserError, run
 from recommender.evaluation.statistics import LEVEL, Estimate, as_text
 from recommender.storage import read_json, write_text
@@ -37,7 +38,6 @@ NAMES: Final = {
     "notebook, reproduced": "the notebook, reproduced (`mf`, batch_sum)",
     "notebook, corrected": "`mf`, the default",
     "our default model": "`mf`, the default",
-    "ease": "EASE, ratings from 4 as 1",
     "our ranking model": "`softmax_mf`, tuned",
     "our rating model": "`encoded_mf`, tuned",
 }
@@ -146,8 +146,9 @@ def folded_in(dataset: str) -> str:
 
 def splits(dataset: str) -> str:
     """MAP of all models by how the ratings were split, from metrics/splits.json; in brackets without unknown users."""
-    found = read_json(Path("metrics/splits.json"))[dataset]
-    first = next(iter(found.values()))["models"]
+    results = read_json(Path("metrics/splits.json"))[dataset]
+    found = {method: results[method] for method in METHODS if method in results}
+    first = found["random"]["models"]
     rows = []
     for name in sorted(first, key=lambda name: first[name]["map"]):
         values = [method["models"][name] for method in found.values()]

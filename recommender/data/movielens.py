@@ -96,6 +96,13 @@ RECBOLE: Final = Layout(
     category_separator=" ",
 )
 
+
+def _csv(name: str, sha256: str | None, size: int, md5: str | None = None) -> Release:
+    """Return a release in the layout that GroupLens has used since 2015."""
+    source = f"https://files.grouplens.org/datasets/movielens/{name}.zip"
+    return Release(source, sha256, f"{name}/ratings.csv", f"{name}/movies.csv", CSV, (0.5, 5.0, 0.5), size, md5)
+
+
 RELEASES: Final = {
     # The ratings in this wheel are GroupLens's u.data byte for byte, and every package index serves it.
     "ml-100k": Release(
@@ -107,14 +114,8 @@ RELEASES: Final = {
         scale=(1.0, 5.0, 1.0),
         size=2_000_000,
     ),
-    "ml-latest-small": Release(
-        source="https://files.grouplens.org/datasets/movielens/ml-latest-small.zip",
-        sha256="696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436",
-        ratings="ml-latest-small/ratings.csv",
-        items="ml-latest-small/movies.csv",
-        layout=CSV,
-        scale=(0.5, 5.0, 0.5),
-        size=2_500_000,
+    "ml-latest-small": _csv(
+        "ml-latest-small", "696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436", 2_500_000
     ),
     "ml-1m": Release(
         source="https://files.grouplens.org/datasets/movielens/ml-1m.zip",
@@ -144,32 +145,7 @@ RELEASES: Final = {
         scale=(0.5, 5.0, 0.5),
         size=265_000_000,
     ),
-    "ml-20m": Release(
-        source="https://files.grouplens.org/datasets/movielens/ml-20m.zip",
-        sha256="96f243c338a8665f6bcc89c53edf6ee39162a846940de6b7c8c48aeada765ff3",
-        ratings="ml-20m/ratings.csv",
-        items="ml-20m/movies.csv",
-        layout=CSV,
-        scale=(0.5, 5.0, 0.5),
-        size=533_000_000,
-    ),
-    "ml-25m": Release(
-        source="https://files.grouplens.org/datasets/movielens/ml-25m.zip",
-        sha256="8b21cfb7eb1706b4ec0aac894368d90acf26ebdfb6aced3ebd4ad5bd1eb9c6aa",
-        ratings="ml-25m/ratings.csv",
-        items="ml-25m/movies.csv",
-        layout=CSV,
-        scale=(0.5, 5.0, 0.5),
-        size=678_000_000,
-    ),
-    "ml-32m": Release(
-        source="https://files.grouplens.org/datasets/movielens/ml-32m.zip",
-        sha256=None,
-        ratings="ml-32m/ratings.csv",
-        items="ml-32m/movies.csv",
-        layout=CSV,
-        scale=(0.5, 5.0, 0.5),
-        size=877_000_000,
-        md5="d472be332d4daa821edc399621853b57",
-    ),
+    "ml-20m": _csv("ml-20m", "96f243c338a8665f6bcc89c53edf6ee39162a846940de6b7c8c48aeada765ff3", 533_000_000),
+    "ml-25m": _csv("ml-25m", "8b21cfb7eb1706b4ec0aac894368d90acf26ebdfb6aced3ebd4ad5bd1eb9c6aa", 678_000_000),
+    "ml-32m": _csv("ml-32m", None, 877_000_000, md5="d472be332d4daa821edc399621853b57"),
 }

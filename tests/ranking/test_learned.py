@@ -176,7 +176,7 @@ def test_the_stages_write_what_the_slow_reference_finds() -> None:
 
 
 @pytest.mark.usefixtures("divided_by_time")
-def test_everybody_gets_recommendations_and_who_is_unknown_the_most_rated(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_stage_recommends_the_most_rated_items_to_whom_nobody_knows(capsys: pytest.CaptureFixture[str]) -> None:
     recommend.main()
     train, test = (read_table(path).to_pandas() for path in (TRAIN, TEST))
     unknown = sorted(set(test["user"]) - set(train["user"]))[-1]
