@@ -17,8 +17,7 @@ def main() -> None:
         fetch_own(data.own, ARCHIVE)
         return
     release = RELEASES[data.dataset]
-    checksum = f"sha256:{data.sha256}" if data.sha256 else release.checksum
-    fetched = fetch(data.archive or release.source, checksum, ARCHIVE, release.limit)
+    fetched = fetch(data.archive or release.source, data.sha256 or release.sha256, ARCHIVE, release.limit)
     if data.archive is not None and not fetched:
         print(f"{ARCHIVE}: already has the right checksum; data.archive is not read", file=sys.stderr)
 

@@ -16,8 +16,6 @@ from tools.experiments import as_settings, data_source, source_parser
 
 PRESETS: Final = Path("presets.yaml")
 PURPOSES: Final = ("ranking", "rating")
-# Whose parameters a data set has before it is tuned.
-STARTS: Final = {"ml-100k-zip": "ml-100k", **dict.fromkeys(("ml-10m", "ml-20m", "ml-25m", "ml-32m", "own"), "ml-1m")}
 
 
 def main() -> None:
@@ -41,11 +39,10 @@ def main() -> None:
 def presets(dataset: str) -> dict[str, dict[str, Any]]:
     """Return the parameters that were chosen on a data set, by purpose or by peer of the benchmarks.
 
-    Before it is tuned, a data set of `STARTS` has those of another.
+    Own data, before it is tuned, has those of ml-1m.
     """
     every = read_presets().items()
-    start = STARTS.get(dataset)
-    untuned = {name: chosen[start] for name, chosen in every if start in chosen}
+    untuned = {name: chosen["ml-1m"] for name, chosen in every if dataset == "own" and "ml-1m" in chosen}
     return untuned | {name: chosen[dataset] for name, chosen in every if dataset in chosen}
 
 
