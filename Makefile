@@ -8,7 +8,7 @@ DATA = $(if $(DATASET),--dataset "$(DATASET)") $(if $(ARCHIVE),--archive "$(ARCH
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 
 .PHONY: help repro report test test-slow test-browser mutants messages fuzz audit lint check lock environment docs recommend explore \
-	own ranking rating compare sweep show notebook bench tune comparison fold-in pictures
+	own ranking rating compare sweep show seeds notebook bench tune comparison fold-in landmarks splits pictures
 
 repro: $(ENV)  ## fetch, extract, split, train, evaluate, recommend and report, then print the results
 	@$(RUN) python -m tools.environment --check
@@ -41,6 +41,9 @@ sweep: $(ENV)  ## SET="train.mf.epochs=5,10 train.mf.l2=1e-6,1e-5" [JOBS=1 SORT=
 
 show: $(ENV)  ## [SORT=map]: show this commit's experiments, best first, with what differs between them
 	@$(RUN) python -m tools.sweep $(if $(SORT),--sort $(SORT))
+
+seeds: $(ENV)  ## [N=5 JOBS=1]: train with N seeds as experiments: does chance in training or in users matter more?
+	@$(RUN) python -m tools.seeds $(if $(N),--count $(N)) $(if $(JOBS),--jobs $(JOBS))
 
 compare: $(ENV)  ## [REV=main MARKDOWN=1]: show what differs from a revision's metrics; fails where one is worse
 	@$(RUN) python -m tools.compare $(if $(REV),"$(REV)",main) $(if $(MARKDOWN),--markdown)
@@ -90,8 +93,14 @@ tune: $(VENV)/.installed-bench  ## [MODEL=ranking TRIALS=8 DATASET= ARCHIVE=]: c
 comparison: $(VENV)/.installed-bench  ## [DATASET= ARCHIVE=]: measure our models and the tuned peers on the test part
 	$(RUN) python -m benchmarks.comparison $(DATA)
 
+splits: $(ENV)  ## [DATASET= ARCHIVE=]: measure the models under every way to split
+	$(RUN) python -m benchmarks.splits $(DATA)
+
 fold-in: $(ENV)  ## [DATASET= ARCHIVE=]: measure users folded in against the same users trained
 	$(RUN) python -m benchmarks.fold_in $(DATA)
+
+landmarks: $(ENV)  ## [DATASET= ARCHIVE=]: measure kernel where fewer users stand for all, and at the size of ml-10m
+	$(RUN) python -m benchmarks.landmarks $(DATA)
 
 pictures: $(VENV)/.installed-explore  ## take the pictures of the report and the app in docs/; needs a browser
 	$(RUN) python -m tests.browser.pictures

@@ -25,7 +25,7 @@ from benchmarks.measure import Measurement, measure, run_stage, workspace
 from recommender.data.movielens import RELEASES
 from recommender.errors import run
 from recommender.paths import METRICS, SPLIT_METRICS, STAGES, TRAIN_METRICS
-from recommender.storage import read_json, write_json, write_text
+from recommender.storage import checksum, read_json, write_json, write_text
 from tools.console import show_markdown
 from tools.experiments import data_source, source_parser
 
@@ -43,10 +43,10 @@ TRAINING: Final = {
     "stage train": [*PYTHON, "stages.train"],
 }
 SCORING: Final = ("evaluate", "baselines", "recommend", "report")  # the stages that grow with users times items
-# How users and items grow with the ratings, from the shape of ml-1m (6,040 and 3,706) to that of ml-25m (162,541
-# and 59,047).
-USERS: Final = (6040, math.log(162_541 / 6040) / math.log(25))
-ITEMS: Final = (3706, math.log(59_047 / 3706) / math.log(25))
+# How users and items grow with the ratings, from the shape of ml-1m (6,040 and 3,706) to that of ml-32m (200,948
+# and 87,585).
+USERS: Final = (6040, math.log(200_948 / 6040) / math.log(32))
+ITEMS: Final = (3706, math.log(87_585 / 3706) / math.log(32))
 Values = dict[str, Any]
 Seconds = NDArray[np.float64]  # of one command in each round
 
@@ -131,14 +131,22 @@ def compare(folder: Path, source: Values, rounds: int) -> Values:
 
 
 def grow(folder: Path, ratings: int) -> Values:
-    """Measure every stage once on a synthetic archive, with the lazy optimizer and without EASE."""
+    """Measure every stage once on a synthetic archive, with the lazy optimizer and without EASE.
+
+    And extract once more, of the same ratings as a file of the user's own.
+    """
     users, items = (round(start * (ratings / 1e6) ** power) for start, power in (USERS, ITEMS))
     archive = folder / f"{ratings}.zip"
-    shape = ["--users", str(users), "--items", str(items), "--ratings", str(ratings)]
+    shape = ["--users", str(users), "--items", str(items), "--ratings", str(ratings), "--layout", "ml-32m"]
     runs = {"(make the archive)": measure([*PYTHON, "recommender.data.synthetic", *shape, str(archive)], Path())}
     values = {"train.mf.optimizer": "lazy_adam", "baselines.ease_max_items": 0}
-    place = workspace(folder / f"growth-{ratings}", data_source("ml-1m", str(archive), None) | values)
+    place = workspace(folder / f"growth-{ratings}", data_source("ml-32m", str(archive), None) | values)
     runs |= {name: run_stage(name, place) for name in STAGES}
+    shutil.rmtree(place)
+    own = {"dataset": "own", "own.ratings": f"{archive}#ml-32m/ratings.csv", "own.sha256": checksum(archive)}
+    place = workspace(folder / f"own-{ratings}", {f"data.{name}": value for name, value in own.items()})
+    run_stage("fetch", place)
+    runs["extract, own data"] = run_stage("extract", place)
     shutil.rmtree(place)
     archive.unlink()
     took = {"seconds": {name: run.seconds for name, run in runs.items()}}

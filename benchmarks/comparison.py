@@ -5,12 +5,13 @@ time. Peers and baselines learn from the same ratings as our models, and one eva
 """
 
 import contextlib
+import dataclasses
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import scipy.stats
 import yaml
 from numpy.typing import NDArray
 
@@ -19,8 +20,10 @@ from benchmarks.peers import PEERS, measure_peer
 from recommender.data.interactions import Interactions
 from recommender.errors import UserError, run
 from recommender.evaluation.heldout import HeldOut, evaluate
-from recommender.evaluation.metrics import summary
-from recommender.paths import BASELINES, FACTORS, TEST, TRAIN
+from recommender.evaluation.metrics import ACCURACY, ERRORS, summary
+from recommender.evaluation.results import UserResults
+from recommender.evaluation.statistics import statistics
+from recommender.paths import BASELINES, BASELINES_USERS, FACTORS, TEST, TRAIN
 from recommender.ranking.factors import Factors
 from recommender.storage import read_json
 from tools.console import show_markdown
@@ -31,8 +34,9 @@ from tools.preset import PURPOSES, presets
 
 OUTPUT: Final = Path("metrics/comparison.json")
 K, QUANTILE = 25, 0.85
-RESAMPLES: Final = 10_000
+RIVALS: Final = ("our ranking model", "ease_weighted")
 Values = dict[str, Any]
+Users = dict[str, NDArray[np.float64]]  # by metric
 
 
 def main() -> None:
@@ -53,61 +57,68 @@ def compare(place: Path, source: Values, seeds: int) -> Values:
     """Measure everything on one data set, in a scratch copy at `place`, our models with several seeds.
 
     Returns:
-        ``models``: the metrics of each; ``deviations``: their standard deviation over the seeds, for ours;
-        ``difference``: our ranking model's MAP, the mean over the seeds, minus the best peer's, with its interval.
+        ``models``: the metrics of each; ``deviations``: their standard deviation over the seeds, for ours; and what
+        `evidence` returns, of ours by the users' means over the seeds.
     """
     dataset = source["data.dataset"]
     with contextlib.chdir(split_workspace(place, source)):
         train, test = Interactions.read(TRAIN), Interactions.read(TEST)
     held_out = HeldOut.of(test, train, QUANTILE)
     models: dict[str, Values] = {"notebook, published": dict(PUBLISHED)} if dataset == "ml-1m" else {}
+    users: dict[str, Users] = {}
     plain = source | yaml.safe_load("\n".join(NOTEBOOK.split()).replace("=", ": "))
     for name, interaction in (("reproduced", "batch_sum"), ("corrected", "dot")):
-        models[f"notebook, {name}"], _ = ours(place, plain | {"train.mf.interaction": interaction}, held_out)
+        models[f"notebook, {name}"], users[f"notebook, {name}"] = ours(
+            place, plain | {"train.mf.interaction": interaction}, held_out
+        )
     workspace(place, plain | {"baselines.ease_max_items": 0})
     run_stage("baselines", place)
     models |= read_json(place / BASELINES)
-    average_precision: dict[str, NDArray[np.float64]] = {}
+    users |= UserResults.read(place / BASELINES_USERS).metrics
     deviations: dict[str, Values] = {}
     tuned = presets(dataset)
-    peers = [name for name in PEERS if name in tuned]
-    for name in peers:
-        models[name], average_precision[name] = measure_peer(name, tuned[name], train, held_out, K)
+    for name in (name for name in PEERS if name in tuned):
+        models[name], users[name] = measure_peer(name, tuned[name], train, held_out, K)
     for purpose in (name for name in reversed(PURPOSES) if name in tuned):
         values, name = source | tuned[purpose], f"our {purpose} model"
         runs = [ours(place, values | {"train.seed": 7 + seed}, held_out) for seed in range(seeds)]
         found = {key: [metrics[key] for metrics, _ in runs] for key, value in runs[0][0].items() if value is not None}
-        models[name] = {key: float(np.mean(numbers)) for key, numbers in found.items()}
+        models[name] = {"model": tuned[purpose]["train.model"]}
+        models[name] |= {key: float(np.mean(numbers)) for key, numbers in found.items()}
         deviations[name] = {key: float(np.std(numbers, ddof=1)) for key, numbers in found.items()}
-        average_precision[name] = np.mean([average for _, average in runs], axis=0)
-    best = max(peers, key=lambda name: float(models[name]["map"]))
-    gain = average_precision["our ranking model"] - average_precision[best]
+        users[name] = {key: np.mean([each[key] for _, each in runs], axis=0) for key in runs[0][1]}
+    return {"models": models, "seeds": seeds, "deviations": deviations, **evidence(users, held_out)}
+
+
+def evidence(users: Mapping[str, Users], held_out: HeldOut) -> Values:
+    """Return what the results of the same users say about the models.
+
+    Returns:
+        ``intervals``: of each model and metric; ``best``: by metric the models of which none is known to be worse, the
+        best first; ``difference``: our ranking model minus weighted EASE, by metric.
+    """
+    first = RIVALS[0]  # differences are of an earlier model minus a later one
+    found = statistics(
+        {first: users[first], **users}, (*ACCURACY, *ERRORS), np.bincount(held_out.ratings.users)[held_out.users]
+    )
+    intervals = {
+        model: {metric: [each.low, each.high] for metric, each in row.items()} for model, row in found.estimates.items()
+    }
+    difference = found.differences[RIVALS]
     return {
-        "models": models,
-        "seeds": seeds,
-        "deviations": deviations,
-        "difference": {"peer": best, "map": float(gain.mean()), "interval_95": interval(gain)},
+        "intervals": intervals,
+        "best": {metric: found.best(metric) for metric in (*ACCURACY, *ERRORS)},
+        "difference": {metric: dataclasses.asdict(each) for metric, each in difference.items()},
     }
 
 
-def ours(place: Path, values: Values, held_out: HeldOut) -> tuple[Values, NDArray[np.float64]]:
-    """Train where split has run; return the metrics, with the stage's seconds, and each user's average precision."""
+def ours(place: Path, values: Values, held_out: HeldOut) -> tuple[Values, Users]:
+    """Train where split has run; return the metrics, with the stage's seconds, and each user's."""
     seconds = run_stage("train", workspace(place, values)).seconds
     factors = Factors.load(place / FACTORS)
     ranking, errors = evaluate(factors, held_out, K)
-    print(f"{values['train.model']}: map {ranking.map[-1]:.4f} {errors} {seconds:.0f} s", flush=True)
-    return {**summary(ranking, errors), "seconds": seconds}, ranking.average_precision
-
-
-def interval(gain: NDArray[np.float64]) -> list[float]:
-    """Return the 95 % interval of the mean of users' differences in a metric by a paired percentile bootstrap.
-
-    Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3.
-    """
-    found = scipy.stats.bootstrap(
-        (gain,), np.mean, n_resamples=RESAMPLES, batch=100, method="percentile", rng=np.random.default_rng(0)
-    ).confidence_interval
-    return [float(found.low), float(found.high)]
+    print(f"{values['train.model']}: map {ranking.at('map'):.4f} {errors} {seconds:.0f} s", flush=True)
+    return {**summary(ranking, errors), "seconds": seconds}, ranking.users
 
 
 if __name__ == "__main__":

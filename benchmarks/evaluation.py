@@ -32,7 +32,7 @@ def main() -> None:
     model.user_factors = np.column_stack([factors.user_factors, np.ones_like(factors.user_bias)])
     model.item_factors = np.column_stack([factors.item_factors, factors.item_bias])
     runs: dict[str, Callable[[], float]] = {
-        "ours": lambda: evaluate(factors, held_out, k)[0].map[-1],
+        "ours": lambda: evaluate(factors, held_out, k)[0].at("map"),
         "implicit": lambda: ranking_metrics_at_k(model, seen, relevant, k, show_progress=False, num_threads=0)["map"],
     }
     means = {name: float(function()) for name, function in runs.items()}  # the first call loads code and is not timed

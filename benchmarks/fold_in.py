@@ -16,14 +16,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from benchmarks.comparison import QUANTILE, K, interval
+from benchmarks.comparison import QUANTILE, K
 from benchmarks.measure import keep, run_stage, split_workspace, workspace
 from recommender.data.interactions import Interactions
 from recommender.errors import run
 from recommender.evaluation.heldout import HeldOut, evaluate
+from recommender.evaluation.statistics import statistics
 from recommender.paths import FACTORS, FOLD_IN, TEST, TRAIN, USERS
 from recommender.ranking import fold_in
 from recommender.ranking.factors import Factors
+from recommender.ranking.learned import Learned
 from recommender.storage import read_table, write_table
 from tools.console import show_markdown
 from tools.docs import TABLES
@@ -58,7 +60,8 @@ def compare(folder: Path, source: Values) -> Values:
         write_table(others / path, pa.table({"user": part.users, "item": part.items, "rating": part.ratings}))
     write_table(others / USERS, users.take(pa.array(rest)))
     known = of_users(train, people)
-    held_out = HeldOut.of(of_users(test, people), known, QUANTILE)
+    learned = Learned(of_users(train, rest).item_counts(), np.ones(len(people), dtype=bool))
+    held_out = HeldOut.of(of_users(test, people), known, QUANTILE, learned)
     tuned = presets(source["data.dataset"])
     models: dict[str, Values] = {"default": {}, **{name: tuned[name] for name in PURPOSES if name in tuned}}
     return {
@@ -98,12 +101,16 @@ def measured(
     seconds = time.perf_counter() - start
     trained = dataclasses.replace(whole, user_factors=whole.user_factors[people], user_bias=whole.user_bias[people])
     found = {name: evaluate(model, held_out, K) for name, model in (("trained", trained), ("folded_in", folded))}
-    recall = {name: ranking.user_recall for name, (ranking, _) in found.items()}
+    recall = {name: ranking.users["recall"] for name, (ranking, _) in found.items()}
+    users = {name: {"recall": recall[name]} for name in ("folded_in", "trained")}
+    gain = statistics(users, ["recall"], np.bincount(held_out.ratings.users)[held_out.users]).differences[
+        "folded_in", "trained"
+    ]["recall"]
     return {
         "people": len(held_out.users),
         "recall": {name: values.mean() for name, values in recall.items()},
         "ratio": recall["folded_in"].mean() / recall["trained"].mean(),
-        "difference_interval_95": interval(recall["folded_in"] - recall["trained"]),
+        "difference_interval_95": [gain.low, gain.high],
         "rmse": {name: errors["rmse"] for name, (_, errors) in found.items() if whole.predicts_ratings},
         "seconds_a_person": seconds / len(people),
     }

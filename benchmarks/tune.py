@@ -93,9 +93,10 @@ def parameters(model: str, drawn: Values) -> Values:
 
 def _ours(section: str, source: Values) -> Objective:
     fixed = source | {"split.validation_size": VALIDATION_SIZE, "train.early_stopping.k": K}
-    first = {f"train.{section}.ensemble_size": 1}  # the metrics that train writes are those of the first model
+    size = f"train.{section}.ensemble_size"
 
     def objective(values: Values) -> Values:
+        first = {size: 1} if size in values else {}  # the metrics that train writes are those of the first model
         (losses,) = throwaway(as_settings(fixed | values | first), (str(TRAIN_METRICS),), "train")
         return {name.removeprefix("val_"): value for name, value in losses.items()}
 

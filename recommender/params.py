@@ -8,8 +8,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 from pydantic_core import PydanticCustomError
 
 Scores = Literal["ratings", "order"]
-Model = Literal["mf", "softmax_mf", "encoded_mf"]  # a section of train, and a module in recommender.models
+Model = Literal["mf", "softmax_mf", "encoded_mf", "kernel"]  # a section of train, and a module in recommender.models
 MODELS: Final = get_args(Model)
+Dataset = Literal["ml-100k", "ml-latest-small", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m", "ml-100k-zip", "own"]
 
 
 def _refuse_boolean(value: Any) -> Any:  # noqa: ANN401 - whatever YAML contained
@@ -48,6 +49,9 @@ Text = Annotated[str, Field(min_length=1)]
 Checksum = Annotated[str, BeforeValidator(_lower_checksum)]
 Column = Annotated[int | str | None, PlainValidator(_name_or_number)]
 Share = Annotated[Number, Field(ge=0, le=1)]
+Base = Annotated[Number, Field(gt=0, le=100)]
+Exponent = Annotated[Number, Field(ge=0, le=2)]
+Positive = Annotated[Number, Field(gt=0, le=1000)]
 Dropout = Annotated[Number, Field(ge=0, le=0.99)]
 
 
@@ -99,7 +103,7 @@ class MinRatings(Section):
 class Data(Section):
     """Which ratings to use and where to get them."""
 
-    dataset: Literal["ml-100k", "ml-latest-small", "ml-1m", "own"]
+    dataset: Dataset
     archive: Text | None
     sha256: Checksum | None
     own: Own
@@ -122,9 +126,11 @@ class Data(Section):
 class Split(Section):
     """How the ratings are divided into train, validation and test."""
 
-    method: Literal["random"]
+    method: Literal["random", "per_user", "leave_last", "temporal", "user_fold"]
     test_size: Annotated[Number, Field(gt=0, lt=1)]
     validation_size: Annotated[Number, Field(ge=0, lt=1)]
+    n: Annotated[Integer, Field(ge=1, le=10**6)]
+    fold_in_share: Annotated[Number, Field(gt=0, lt=1)]
     seed: Seed
 
 
@@ -141,21 +147,26 @@ class ModelSection(Section):
     """The parameters of one model."""
 
     scores: ClassVar[Scores]  # whether they predict ratings or only order items
-    loss: ClassVar[str]  # reported for a rating, and its unit
+
+    embedding_size: Annotated[Integer, Field(ge=1, le=4096)]
+
+
+class TrainedSection(ModelSection):
+    """The parameters of a model that is trained in epochs."""
+
+    loss: ClassVar[str] = "squared error (stars²)"  # reported for a rating, and its unit
 
     schedule: Literal["constant", "cosine"]
-    embedding_size: Annotated[Integer, Field(ge=1, le=4096)]
     learning_rate: Annotated[Number, Field(gt=0, le=1)]
     batch_size: Annotated[Integer, Field(ge=1, le=2**20)]
     epochs: Annotated[Integer, Field(ge=1, le=10_000)]
     ensemble_size: Annotated[Integer, Field(ge=1, le=16)]
 
 
-class Mf(ModelSection):
+class Mf(TrainedSection):
     """Matrix factorization of ratings."""
 
     scores: ClassVar[Scores] = "ratings"
-    loss: ClassVar[str] = "squared error (stars²)"
 
     interaction: Literal["dot", "batch_sum"]
     global_mean: StrictBool
@@ -170,27 +181,45 @@ class Mf(ModelSection):
         return self
 
 
-class SoftmaxMf(ModelSection):
+class SoftmaxMf(TrainedSection):
     """Matrix factorization trained to rank."""
 
     scores: ClassVar[Scores] = "order"
     loss: ClassVar[str] = "cross entropy (nats)"
 
-    rating_base: Annotated[Number, Field(gt=0, le=100)]
+    rating_base: Base
     dropout: Dropout
     user_l2: Share
     item_l2: Share
 
 
-class EncodedMf(ModelSection):
+class EncodedMf(TrainedSection):
     """Matrix factorization with item vectors computed from ratings."""
 
     scores: ClassVar[Scores] = "ratings"
-    loss: ClassVar[str] = "squared error (stars²)"
 
     dropout: Dropout
     l2: Share
     encoder_l2: Share
+
+
+class Kernel(ModelSection):
+    """Leading features of a kernel between users, in closed form."""
+
+    scores: ClassVar[Scores] = "order"
+
+    rating_base: Base
+    user_discount: Exponent
+    item_gamma: Positive
+    item_scale: Exponent
+    item_ridge: Positive
+    profile_weight: Positive
+    item_discount: Exponent
+    user_gamma: Positive
+    user_scale: Exponent
+    ridge: Positive
+    max_users: Annotated[Integer, Field(ge=1, le=20_000)]
+    max_items: Annotated[Integer, Field(ge=1, le=20_000)]
 
 
 class Train(Section):
@@ -203,6 +232,7 @@ class Train(Section):
     mf: Mf
     softmax_mf: SoftmaxMf
     encoded_mf: EncodedMf
+    kernel: Kernel
 
     @property
     def section(self) -> ModelSection:
@@ -216,11 +246,14 @@ class Train(Section):
         return ("train", "validation", "test")[: {False: 1, True: 2, "all": 3}[self.final_fit]]
 
     @model_validator(mode="after")
-    def _metric_exists(self) -> Self:
-        metric = self.early_stopping.metric
+    def _stopping_fits(self) -> Self:
+        metric, patience = self.early_stopping.metric, self.early_stopping.patience
         if self.section.scores == "order" and metric in ("rmse", "mae"):
             rule = f"{self.model} ranks and predicts no ratings: must be map, ndcg, precision, recall, mrr or hit_rate"
             raise PydanticCustomError("conflict", f"train.early_stopping.metric: {rule}; found '{metric}'")
+        if patience and not isinstance(self.section, TrainedSection):
+            rule = f"{self.model} is solved in closed form and has no epochs: must be 0"
+            raise PydanticCustomError("conflict", f"train.early_stopping.patience: {rule}; found {patience}")
         return self
 
 

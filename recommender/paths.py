@@ -24,6 +24,7 @@ PROCESSED: Final = Path("data/processed")
 TRAIN: Final = PROCESSED / "train.parquet"
 VALIDATION: Final = PROCESSED / "validation.parquet"
 TEST: Final = PROCESSED / "test.parquet"
+GIVEN: Final = PROCESSED / "fold_in.parquet"  # ratings of users held out whole, given at test time
 PARTS: Final = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 USERS: Final = PROCESSED / "users.parquet"
 ITEMS: Final = PROCESSED / "items.parquet"
@@ -37,8 +38,10 @@ HISTORY: Final = Path("metrics/history.csv")
 
 METRICS: Final = Path("metrics/evaluate.json")
 AT_K: Final = Path("metrics/at_k.csv")
+USER_METRICS: Final = Path("metrics/users.parquet")
 BASELINES: Final = Path("metrics/baselines.json")
 BASELINES_AT_K: Final = Path("metrics/baselines_at_k.csv")
+BASELINES_USERS: Final = Path("metrics/baselines_users.parquet")
 
 RECOMMENDATIONS: Final = Path("data/recommendations.parquet")
 REPORT: Final = Path("reports/index.html")

@@ -67,11 +67,11 @@ def _open_unnamed(folder: Path) -> int | None:
         raise
 
 
-def checksum(path: Path, kind: str = "a file") -> str:
+def checksum(path: Path, kind: str = "a file", algorithm: str = "sha256") -> str:
     """Return the SHA-256 of a file; `kind` is what the message asks for where it cannot be read."""
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return hashlib.file_digest(file, algorithm).hexdigest()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}; give the path of {kind}") from None
 

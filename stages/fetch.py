@@ -17,7 +17,8 @@ def main() -> None:
         fetch_own(data.own, ARCHIVE)
         return
     release = RELEASES[data.dataset]
-    fetched = fetch(data.archive or release.source, data.sha256 or release.sha256, ARCHIVE, release.limit)
+    checksum = f"sha256:{data.sha256}" if data.sha256 else release.checksum
+    fetched = fetch(data.archive or release.source, checksum, ARCHIVE, release.limit)
     if data.archive is not None and not fetched:
         print(f"{ARCHIVE}: already has the right checksum; data.archive is not read", file=sys.stderr)
 

@@ -25,8 +25,9 @@ def main() -> None:
     everybody = arguments.user is None and arguments.likes is None
     if everybody and (arguments.json or arguments.k is not None):
         parser.error("--k and --json show one user: give --user ID or --likes TITLE too")
-    recommender = Recommender.read()
-    k = load_params().recommend.k if arguments.k is None else arguments.k
+    params = load_params()
+    recommender = Recommender.read(params.train.learned_from)
+    k = params.recommend.k if arguments.k is None else arguments.k
     if k < 1:
         raise UserError(f"--k: must be at least 1; found {k}")
     check_k("params.yaml: recommend.k" if arguments.k is None else "--k", k, len(recommender.items))

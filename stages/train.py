@@ -12,7 +12,7 @@ from recommender.models.core.saving import save_model
 from recommender.models.core.training import Parts, train
 from recommender.params import MODELS
 from recommender.params_file import load_params
-from recommender.paths import HISTORY, ITEMS, TEST, TRAIN, TRAIN_METRICS, VALIDATION
+from recommender.paths import GIVEN, HISTORY, ITEMS, TEST, TRAIN, TRAIN_METRICS, VALIDATION
 from recommender.ranking import fold_in
 from recommender.storage import read_table, write_csv, write_json
 
@@ -21,14 +21,14 @@ def main() -> None:
     """Train as ``params.yaml`` says and write the model, its factors and its losses."""
     check_environment("training")
     params = load_params().train
-    train_part, validation, test = (Interactions.read(path) for path in (TRAIN, VALIDATION, TEST))
+    train_part, validation, test, given = (Interactions.read(path) for path in (TRAIN, VALIDATION, TEST, GIVEN))
     if train_part.implicit and params.section.scores == "ratings":
         ranking = " or ".join(name for name in MODELS if getattr(params, name).scores == "order")
         found = "all ratings are the same, which is implicit data"
         raise UserError(f"train.model: {params.model} predicts ratings, but {found}; set it to {ranking}, which ranks")
     item_ids = read_table(ITEMS, ["item_id"])["item_id"].to_numpy()
     item_order = np.argsort(np.argsort(item_ids, kind="stable"), kind="stable").astype(np.int32)
-    trained = train(Parts(train_part, validation, test, item_order), params)
+    trained = train(Parts(train_part, validation, test, given, item_order), params)
     save_model(trained.model)
     trained.factors.save()
     fold_in.save(trained.fold_in)

@@ -20,10 +20,12 @@ import yaml
 from recommender import errors
 from recommender.data.movielens import RELEASES
 from recommender.data.synthetic import make_ratings, write_archive
+from recommender.params import MODELS, Train, TrainedSection
 from recommender.paths import STAGES
 
 REPOSITORY = Path(__file__).parents[1]
 USERS, ITEMS, RATINGS = 60, 80, 1500
+IN_EPOCHS = [name for name in MODELS if issubclass(Train.model_fields[name].annotation or Train, TrainedSection)]
 MESSAGES = Path(__file__).with_name("corpora") / "messages.txt"
 INTRODUCTION = """\
 The message for every mistake, under the name of the test that makes it. `make messages` writes this file; each test

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from recommender.data.movielens import RELEASES
+from recommender.data.movielens import GENRES, RELEASES
 from recommender.paths import ITEMS, USERS
 from recommender.storage import write_table
 
@@ -14,6 +14,13 @@ ITEM_ROWS = [
     (1, "Toy: Story (1995)", "Animation"),
     (7, "unknown", "unknown"),
 ]
+
+
+def flags(*genres: str) -> str:
+    """Return the columns of genres in u.item."""
+    return "|".join(str(int(genre in genres)) for genre in GENRES)
+
+
 ITEM_TEXT = {
     "ml-100k": (
         "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
@@ -24,6 +31,12 @@ ITEM_TEXT = {
         '3,"Amélie, the (2001)",Comedy|Romance\n1,Toy: Story (1995),Animation\n7,unknown,unknown\n'
     ),
     "ml-1m": "3::Amélie, the (2001)::Comedy|Romance\n1::Toy: Story (1995)::Animation\n7::unknown::unknown\n",
+    "ml-10m": "3::Amélie, the (2001)::Comedy|Romance\n1::Toy: Story (1995)::Animation\n7::unknown::unknown\n",
+    "ml-100k-zip": (
+        f"3|Amélie, the (2001)|01-Jan-2001||http://us.imdb.com/Title?Amelie+(2001)|{flags('Comedy', 'Romance')}\n"
+        f"1|Toy: Story (1995)|01-Jan-1995||http://us.imdb.com/M/title-exact?Toy%20Story|{flags('Animation')}\n"
+        f"7|unknown||||{flags('unknown')}\n"
+    ),
 }
 RATING_ROWS = [(9, 3, 4.0, 978300760), (9, 1, 3.0, 978302109), (2, 3, 5.0, 978301968), (2147483647, 7, 1.0, 0)]
 RATING_TEXT = {
@@ -35,6 +48,8 @@ RATING_TEXT = {
         "userId,movieId,rating,timestamp\n9,3,4.0,978300760\n9,1,3.0,978302109\n2,3,5.0,978301968\n2147483647,7,1.0,0\n"
     ),
     "ml-1m": "9::3::4::978300760\n9::1::3::978302109\n2::3::5::978301968\n2147483647::7::1::0\n",
+    "ml-10m": "9::3::4::978300760\n9::1::3::978302109\n2::3::5::978301968\n2147483647::7::1::0\n",
+    "ml-100k-zip": "9\t3\t4\t978300760\n9\t1\t3\t978302109\n2\t3\t5\t978301968\n2147483647\t7\t1\t0\n",
 }
 
 

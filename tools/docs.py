@@ -14,7 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from recommender.data.splitting import METHODS
 from recommender.errors import UserError, run
+from recommender.evaluation.statistics import LEVEL, Estimate, as_text
 from recommender.storage import read_json, write_text
 from tools.console import markdown_table
 
@@ -24,14 +26,18 @@ RESULTS: Final = Path("benchmarks/RESULTS.md")
 METRICS: Final = ("precision", "recall", "map", "ndcg", "mrr", "hit_rate", "coverage", "rmse", "seconds")
 NAMES: Final = {
     "als": "ALS (implicit)",
+    "ials": "iALS, scaled regularization",
+    "slim": "SLIM",
     "bpr": "BPR (implicit)",
     "svd": "SVD (Surprise)",
+    "svdpp": "SVD++ (Surprise)",
     "ease_all": "EASE, every rating as 1",
     "ease_liked": "EASE, ratings from 4 as 1",
     "ease_weighted": "EASE, weighted",
     "notebook, published": "the notebook, as published",
     "notebook, reproduced": "the notebook, reproduced (`mf`, batch_sum)",
     "notebook, corrected": "`mf`, the default",
+    "our default model": "`mf`, the default",
     "our ranking model": "`softmax_mf`, tuned",
     "our rating model": "`encoded_mf`, tuned",
 }
@@ -94,11 +100,27 @@ def comparison(dataset: str) -> str:
     """All models on a data set, from metrics/comparison.json."""
     found = read_json(Path("metrics/comparison.json"))[dataset]
     models = dict(sorted(found["models"].items(), key=lambda model: model[1]["map"]))
-    gain = found["difference"]
-    low, high = gain["interval_95"]
-    return _models(models, METRICS) + (
-        f"\nMAP of `softmax_mf`, mean of {found['seeds']} seeds, minus {NAMES[gain['peer']]}: {gain['map']:+.4f}, "
-        f"95 % interval over users {low:+.4f} to {high:+.4f}.\n"
+    rows = []
+    for name, metrics in models.items():
+        cells = [_label(name, metrics)]
+        for column in METRICS:
+            cell = _number(metrics.get(column), 1 if column == "seconds" else 4)
+            if ends := found.get("intervals", {}).get(name, {}).get(column):
+                cell = f"**{cell}**" if name in found["best"][column] else cell
+                cell += f" <br>{as_text(Estimate(0, *ends), 3)}"
+            cells.append(cell)
+        rows.append(cells)
+    shown = markdown_table(["", *(column.replace("_", " ") for column in METRICS)], rows)
+    if "intervals" not in found:  # measured before there were any
+        return shown
+    gain = found["difference"]["map"]
+    better, worse, holm = gain["gain"], gain["lose"], gain["holm"]
+    beats = "beats" if holm < LEVEL and gain["value"] > 0 else "is not known to beat"
+    return shown + (
+        f"\nOn {dataset} {_label('our ranking model', models['our ranking model'])}, mean of {found['seeds']} seeds, "
+        f"**{beats} weighted EASE**: "
+        f"MAP {gain['value']:+.4f}, 95 % interval {gain['low']:+.4f} to {gain['high']:+.4f}; "
+        f"better for {better:.0%} of the users, worse for {worse:.0%}; Holm p {holm:.4f}.\n"
     )
 
 
@@ -122,6 +144,21 @@ def folded_in(dataset: str) -> str:
     return markdown_table(["", "users", *measured, "ms"], rows)
 
 
+def splits(dataset: str) -> str:
+    """MAP of all models by how the ratings were split, from metrics/splits.json; in brackets without unknown users."""
+    results = read_json(Path("metrics/splits.json"))[dataset]
+    found = {method: results[method] for method in METHODS if method in results}
+    first = found["random"]["models"]
+    rows = []
+    for name in sorted(first, key=lambda name: first[name]["map"]):
+        values = [method["models"][name] for method in found.values()]
+        known = [f" ({_number(each['known_users']['map'])})" if "known_users" in each else "" for each in values]
+        cells = [_number(each["map"]) + rest for each, rest in zip(values, known, strict=True)]
+        rows.append([_label(name, values[0]), *cells])
+    rows.append(["users measured", *(f"{method['models']['popularity']['users']:,}" for method in found.values())])
+    return markdown_table(["", *(f"`{method}`" for method in found)], rows)
+
+
 def notebook(_: str) -> str:
     """The notebook's table, from metrics/notebook.json."""
     found = read_json(Path("metrics/notebook.json"))
@@ -133,11 +170,16 @@ def notebook(_: str) -> str:
     return _models(found["models"], METRICS[:-1]) + "\n" + "\n".join(ranges) + "\n"
 
 
+def _label(name: str, metrics: dict[str, Any]) -> str:
+    """Return what a model is called: a tuned one of ours by the model that it was when it was measured."""
+    return f"`{metrics['model']}`, tuned" if "model" in metrics else NAMES.get(name, name.replace("_", " "))
+
+
 def _models(models: dict[str, dict[str, Any]], columns: tuple[str, ...]) -> str:
     rows = []
     for name, metrics in models.items():
         cells = [_number(metrics.get(column), 1 if column == "seconds" else 4) for column in columns]
-        rows.append([NAMES.get(name, name.replace("_", " ")), *cells])
+        rows.append([_label(name, metrics), *cells])
     return markdown_table(["", *(column.replace("_", " ") for column in columns)], rows)
 
 
@@ -157,11 +199,21 @@ def speed(_: str) -> str:
     )
 
 
+def landmarks(dataset: str) -> str:
+    """Rank with fewer users that stand for all, and at a larger size, from metrics/landmarks.json."""
+    found = read_json(Path("metrics/landmarks.json"))
+    large = {f"kernel, {name}": row["kernel"] for name, row in found.items() if name.startswith("synthetic")}
+    rows = {name: {**row, "gib": row["mib"] / 1024} for name, row in {**found[dataset], **large}.items()}
+    return _models(rows, ("precision", "recall", "map", "ndcg", "seconds", "gib"))
+
+
 TABLES: Final = {
     "comparison": comparison,
     "finding": finding,
+    "landmarks": landmarks,
     "fold-in": folded_in,
     "notebook": notebook,
+    "splits": splits,
     "speed": speed,
 }
 

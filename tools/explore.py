@@ -8,7 +8,6 @@ from typing import Final
 
 import jinja2
 import numpy as np
-import scipy.sparse as sp
 import streamlit as st
 from numpy.typing import NDArray
 
@@ -16,11 +15,11 @@ from recommender import paths
 from recommender.errors import UserError, one_line
 from recommender.params import Params
 from recommender.params_file import load_params
-from recommender.ranking.factors import SIMILAR_MIN_RATINGS, Factors, similar_items
-from recommender.ranking.recommender import Recommender
+from recommender.ranking.factors import SIMILAR_MIN_RATINGS, similar_items
+from recommender.ranking.recommender import SCORES, Person, Recommender
 from recommender.ranking.titles import YEAR, search
 
-DATA: Final = (paths.TRAIN, paths.VALIDATION, paths.TEST, paths.USERS, paths.ITEMS)
+DATA: Final = (*paths.PARTS.values(), paths.GIVEN, paths.USERS, paths.ITEMS)
 READ: Final = (*DATA, paths.FACTORS, paths.FOLD_IN, paths.PARAMS)
 
 STYLE: Final = Path(__file__).with_suffix(".css")
@@ -79,11 +78,12 @@ def main() -> None:
 def read(times: tuple[int, ...]) -> Catalogue:
     """Read what the pipeline has made, again after a change of the files' times."""
     del times
-    recommender = Recommender.read()
+    params = load_params()
+    recommender = Recommender.read(params.train.learned_from)
     titles = recommender.items["title"].to_pylist()
     genres = [list(filter(None, each.split("|"))) for each in recommender.items["categories"].to_pylist()]
     years = [int(year[1]) if (year := YEAR.search(title)) else 0 for title in titles]
-    return Catalogue(recommender, load_params(), titles, genres, np.array(years))
+    return Catalogue(recommender, params, titles, genres, np.array(years))
 
 
 def markdown(text: str) -> str:
@@ -126,7 +126,8 @@ def show_user(catalogue: Catalogue, shown: Shown) -> None:
         np.argsort(recommender.user_ids).tolist(),
         format_func=lambda each: f"{one_line(str(recommender.user_ids[each]))} ({counts[each]} ratings)",
     )
-    factors, rated = recommender.user(user)
+    person = recommender.user(user)
+    rated = person.rated
     history, recommendations = st.columns(2, gap="large")
     with history:
         st.subheader("Rated best", anchor=False)
@@ -140,7 +141,7 @@ def show_user(catalogue: Catalogue, shown: Shown) -> None:
                 catalogue.show("more history", items[shown.length :], values[shown.length :])
     with recommendations:
         st.subheader("Recommended", anchor=False)
-        show_best("user", "Items that this user has not rated.", catalogue, shown, factors, rated)
+        show_best("user", "Items that this user has not rated.", catalogue, shown, person)
 
 
 def show_new_user(catalogue: Catalogue, shown: Shown) -> None:
@@ -162,17 +163,16 @@ def show_new_user(catalogue: Catalogue, shown: Shown) -> None:
         st.subheader("Recommended", anchor=False)
         if liked:
             for_whom = "For somebody who likes these and has seen no other."
-            show_best("new user", for_whom, catalogue, shown, *catalogue.recommender.new_user(liked))
+            show_best("new user", for_whom, catalogue, shown, catalogue.recommender.new_user(liked))
         else:
             st.info("Choose some items: three or more are enough for a first list.")
 
 
-def show_best(name: str, whose: str, catalogue: Catalogue, shown: Shown, factors: Factors, rated: sp.csr_array) -> None:
-    """List the unrated items of highest score for the only user of `factors`, of those to be shown."""
-    meaning = "are predicted ratings" if factors.predicts_ratings else "order items and are no ratings"
-    st.caption(f"{whose} Scores {meaning}.")
+def show_best(name: str, whose: str, catalogue: Catalogue, shown: Shown, person: Person) -> None:
+    """List the unrated items of highest score for somebody, of those to be shown."""
+    st.caption(f"{whose} Scores: {SCORES[person.scores]}.")
     # The whole list first: what is not shown must not change the scores of what is.
-    ranked, scores = factors.top_k(np.zeros(1, dtype=np.int32), rated, len(catalogue.titles))
+    ranked, scores = person.top_k(len(catalogue.titles))
     kept = np.flatnonzero((ranked[0] >= 0) & shown.items[ranked[0]])[: shown.length]
     catalogue.show(name, ranked[0, kept].tolist(), [f"{score:.2f}" for score in scores[0, kept]], ranked=True)
 

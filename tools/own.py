@@ -27,6 +27,7 @@ from tools.console import call, show_table
 from tools.preset import presets
 
 SHOWN: Final = 5  # rows
+LOCK: Final = Path("dvc.lock")
 COLUMNS: Final = tuple(Columns.model_fields)
 
 
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--items", help="path or URL of a list of items")
     parser.add_argument("--columns", default="", help=f"NAME=COLUMN, of {', '.join(COLUMNS)}")
     arguments = parser.parse_args()
-    before = PARAMS.read_text(encoding="utf-8")
+    before = {path: path.read_text(encoding="utf-8") for path in (PARAMS, LOCK) if path.exists()}
     try:
         set_source(arguments.ratings, arguments.items, columns(arguments.columns))
         own = load_params().data.own
@@ -46,10 +47,13 @@ def main() -> None:
         describe(own, ratings)
         params = load_params().train
         if pc.count_distinct(ratings["rating"]).as_py() == 1 and params.section.scores == "ratings":
-            print(f"All ratings are the same (implicit data), which {params.model} cannot predict: softmax_mf ranks.\n")
-            set_parameters(presets("own")["ranking"])
+            chosen = presets("own")["ranking"]
+            found = f"All ratings are the same (implicit data), which {params.model} cannot predict"
+            print(f"{found}: {chosen['train.model']} ranks.\n")
+            set_parameters(chosen)
     except BaseException:
-        write_text(PARAMS, before)
+        for path, text in before.items():
+            write_text(path, text)
         raise
     call("dvc", "repro")
     results.main()
@@ -62,8 +66,8 @@ def columns(text: str) -> dict[str, str | int | None]:
     for part in text.split():
         role, _, name = part.partition("=")
         if role not in found or not name:
-            allowed = f"one of {', '.join(COLUMNS)}, =, and a column's name or number"
-            raise UserError(f"COLUMNS: {part!r:.80} must be {allowed}")
+            allowed = f"one of {', '.join(COLUMNS)} before the sign and a column's name or number after it"
+            raise UserError(f"COLUMNS: {part!r:.80} must have {allowed}, as in user=reader")
         found[role] = int(name) if name.isdecimal() else name
     return found
 
@@ -77,8 +81,9 @@ def set_source(ratings: str, items: str | None, names: dict[str, str | int | Non
     with tempfile.TemporaryDirectory() as folder:
         for parameter, source, *_ in sources(load_params().data.own):
             path = Path(source) if "://" not in source else download(source, Path(folder) / "file", parameter)
-            key = "data.own.sha256" if parameter == "data.own.ratings" else "data.own.items_sha256"
-            set_parameters({key: checksum(path, "a file with ratings")})
+            things = parameter.rpartition(".")[2]
+            key = "data.own.sha256" if things == "ratings" else "data.own.items_sha256"
+            set_parameters({key: checksum(path, f"a file with {things}")})
 
 
 def set_parameters(values: dict[str, Any]) -> None:

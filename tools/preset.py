@@ -16,6 +16,8 @@ from tools.experiments import as_settings, data_source, source_parser
 
 PRESETS: Final = Path("presets.yaml")
 PURPOSES: Final = ("ranking", "rating")
+# Whose parameters a data set has before it is tuned.
+STARTS: Final = {"ml-100k-zip": "ml-100k", **dict.fromkeys(("ml-10m", "ml-20m", "ml-25m", "ml-32m", "own"), "ml-1m")}
 
 
 def main() -> None:
@@ -39,10 +41,11 @@ def main() -> None:
 def presets(dataset: str) -> dict[str, dict[str, Any]]:
     """Return the parameters that were chosen on a data set, by purpose or by peer of the benchmarks.
 
-    Own data, before it is tuned, has those of ml-1m.
+    Before it is tuned, a data set of `STARTS` has those of another.
     """
     every = read_presets().items()
-    untuned = {name: chosen["ml-1m"] for name, chosen in every if dataset == "own" and "ml-1m" in chosen}
+    start = STARTS.get(dataset)
+    untuned = {name: chosen[start] for name, chosen in every if start in chosen}
     return untuned | {name: chosen[dataset] for name, chosen in every if dataset in chosen}
 
 

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,9 +10,12 @@ import yaml
 
 from recommender.data.movielens import RELEASES
 from recommender.errors import run
+from recommender.evaluation.lists import JUDGED, LISTS
 from recommender.evaluation.metrics import COLUMNS, ERRORS
+from recommender.evaluation.results import UserResults
+from recommender.evaluation.statistics import Statistics, as_text
 from recommender.params_file import load_params
-from recommender.paths import BASELINES, METRICS, PARAMS, REPORT, SPLIT_METRICS
+from recommender.paths import BASELINES, BASELINES_USERS, METRICS, PARAMS, REPORT, SPLIT_METRICS, USER_METRICS
 from recommender.storage import read_json
 from tools.console import show_table
 
@@ -22,21 +25,29 @@ COMMITTED: Final = "last committed"
 
 def main() -> None:
     """Print the table of the metrics in the workspace."""
-    learned_from = " and ".join(load_params().train.learned_from)
+    train = load_params().train
     rows = {THIS: read_json(METRICS)}
     before, note = json.loads(committed(METRICS) or "null"), ""
     if before not in (None, rows[THIS]):
         differences = other_data(yaml.safe_load(committed(PARAMS)), yaml.safe_load(PARAMS.read_text(encoding="utf-8")))
         if differences:
-            note = f"\nThe last commit is not shown: it was measured on other data, with {', '.join(differences)}"
+            note = f"The last commit is not shown: it was measured on other data, with {', '.join(differences)}\n"
         else:
             rows[COMMITTED] = before
     counts = "{ratings:,} ratings of {items:,} items by {users:,} users".format(**read_json(SPLIT_METRICS))
     if rows[THIS]:
-        show(f"{counts}; models and baselines learned from {learned_from}", rows | read_json(BASELINES))
+        baselines = read_json(BASELINES)
+        names = {THIS: train.model} | {name: name for name in baselines}
+        found = UserResults.read(USER_METRICS, BASELINES_USERS).of_models(names).statistics((*COLUMNS, *LISTS))
+        title = f"{counts}; models and baselines learned from {' and '.join(train.learned_from)}"
+        show(title, rows | baselines, COLUMNS, found)
+        show("What kind of lists", rows | baselines, (*LISTS, "gini"), found)
+        print(
+            "Below a metric is its 95 % interval over users; * are the best and those that are not known to be worse."
+        )
     else:
         print(f"{counts}; nothing is measured, because the model has learned all of them (train.final_fit: all)")
-    print(f"{note}\nThe data, the model and its recommendations on one page: {REPORT}")
+    print(f"{note}The data, the model and its recommendations on one page: {REPORT}")
 
 
 def committed(path: Path) -> str:
@@ -64,14 +75,18 @@ def other_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [f"{name}: {then.get(name)}" for name in then if then[name] != here.get(name)]
 
 
-def show(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print the metrics of each model; arrows show how this one has changed since the last commit, if that is there."""
+def show(title: str, rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str], found: Statistics) -> None:
+    """Print metrics of each model; arrows show how this one has changed since the last commit, if that is there."""
     table = []
     for name, metrics in rows.items():
         before = rows.get(COMMITTED, {}) if name == THIS else {}
-        cells = [_cell(column, metrics.get(column), before.get(column)) for column in COLUMNS]
+        cells = [_cell(column, metrics.get(column), before.get(column)) for column in columns]
+        for place, column in enumerate(columns):
+            if estimate := found.estimates.get(name, {}).get(column):
+                best = "*" if column in (*COLUMNS, *JUDGED) and name in found.best(column) else " "
+                cells[place] += f"{best}\n{as_text(estimate, 3)} "
         table.append([name.replace("_", " "), *cells])
-    show_table(title, ["", *COLUMNS], table)
+    show_table(title, ["", *columns], table)
 
 
 def _cell(column: str, value: float | None, before: float | None) -> str:

@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 from typing import Final
 
-from recommender.data.movielens import LARGER, Layout, Release
+from recommender.data.movielens import Release
 from recommender.errors import UserError
 
 WRONG_RELEASE: Final = "is the archive the one that data.dataset names?"
@@ -39,7 +39,8 @@ def read_members(path: Path, release: Release) -> tuple[bytes, bytes]:
             if len(members) > MOST_MEMBERS:
                 raise UserError(f"{path}: has {len(members)} members, more than {MOST_MEMBERS}; {WRONG_RELEASE}")
             items, ratings = (_find(path, members, name, release) for name in (release.items, release.ratings))
-            return _unpack(archive, items, release.layout), _unpack(archive, ratings, release.layout)
+            of_ratings, of_items = release.layout.separators
+            return _unpack(archive, items, of_items), _unpack(archive, ratings, of_ratings)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run `dvc repro` to fetch it") from None
     # RuntimeError: an unknown kind of zip file; ValueError: names that are not text, negative positions.
@@ -74,8 +75,8 @@ def _find(path: Path, members: list[zipfile.ZipInfo], name: str, release: Releas
     check_member(path, found[0])
     if found[0].file_size > release.limit:
         raise UserError(
-            f"{path}: {name} unpacks to {found[0].file_size} bytes, and at most {release.limit} are allowed, {LARGER} "
-            f"times the size of the release; {WRONG_RELEASE}"
+            f"{path}: {name} unpacks to {found[0].file_size} bytes, and at most {release.limit} are allowed; "
+            f"{WRONG_RELEASE}"
         )
     return found[0]
 
@@ -91,8 +92,8 @@ def check_member(path: Path, member: zipfile.ZipInfo) -> None:
         raise UserError(f"{path}: {name} is compressed by an unusual method; use deflate, zip's default")
 
 
-def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, layout: Layout) -> bytes:
-    name, separator = member.filename, layout.separator
+def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, separator: str) -> bytes:
+    name = member.filename
     # zipfile stops at the declared size and verifies the checksum. A join of pieces would need twice the memory.
     text = io.BytesIO()
     with archive.open(member) as file:

@@ -32,28 +32,30 @@ LONGEST: Final = 3600  # seconds for all of it
 LONGEST_WAIT: Final = 60  # seconds that a server may ask to wait
 CHUNK: Final = 2**14  # bytes
 HTTP: Final = ("http", "https")
+NAMES: Final = {"sha256": "SHA-256", "md5": "MD5"}
 TRANSIENT: Final = (408, 429, 500, 502, 503, 504)  # answers after which another attempt may succeed
 ELSEWHERE: Final = "set data.archive to a copy (a path or URL), or choose another data.dataset"
 
 
-def fetch(source: str, sha256: str, path: Path, limit: int) -> bool:
+def fetch(source: str, digest: str, path: Path, limit: int) -> bool:
     """Fetch an archive and return True, or False where `path` already has the right checksum and is kept.
 
-    `source` is a path, a ``file://``, ``http://`` or ``https://`` URL, or ``pip:NAME==VERSION``; `limit` is the most
-    bytes that a download over HTTP may have.
+    `source` is a path, a ``file://``, ``http://`` or ``https://`` URL, or ``pip:NAME==VERSION``; `digest` is
+    ``sha256:`` or ``md5:`` and the checksum; `limit` is the most bytes that a download over HTTP may have.
     """
     receive = receiver(source, limit)
-    if path.is_file() and checksum(path) == sha256:
+    algorithm, expected = digest.split(":")
+    if path.is_file() and checksum(path, algorithm=algorithm) == expected:
         return False
     with atomic(path) as temporary:
         for _ in range(2 if urllib.parse.urlsplit(source).scheme in HTTP else 1):  # a server may have sent wrong bytes
             receive(source, temporary)
-            found = checksum(temporary)
-            if found == sha256:
+            found = checksum(temporary, algorithm=algorithm)
+            if found == expected:
                 return True
         raise UserError(
-            f"{source}: the archive's SHA-256 is {found}, expected {sha256}: it is damaged or another edition; set "
-            f"data.sha256 if you trust it, or {ELSEWHERE}"
+            f"{source}: the archive's {NAMES[algorithm]} is {found}, expected {expected}: it is damaged or another "
+            f"edition; set data.sha256 if you trust it, or {ELSEWHERE}"
         )
 
 

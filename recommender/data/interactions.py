@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -11,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recommender.errors import RERUN, UserError
-from recommender.paths import ITEMS, USERS, VALIDATION
+from recommender.paths import GIVEN, ITEMS, PARTS, USERS, VALIDATION
 from recommender.storage import read_table
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Scale = tuple[float, float]
 STARS: Final = (1.0, 5.0)
+COLUMNS: Final = pa.schema({"user": pa.int32(), "item": pa.int32(), "rating": pa.float32()})
 SCALE: Final = b"scale"  # of ratings other than stars, in the metadata of each part's file
 
 
@@ -48,14 +50,19 @@ class Interactions:
 
     @classmethod
     def read(cls, *paths: Path) -> Self:
-        """Read one part of the split, or several as one, in the files' order, and refuse what split never writes."""
+        """Read one part of the split, or several as one, in the files' order, and refuse what split never writes.
+
+        Ratings to fold in are empty where the split has none.
+        """
         shape = len(read_table(USERS, ["user_id"])), len(read_table(ITEMS, ["item_id"]))
         parts = []
         for path in paths:
-            table = read_table(path, ["user", "item", "rating"])
-            if table.schema.types != [pa.int32(), pa.int32(), pa.float32()]:
+            if path == GIVEN and not path.exists():
+                continue
+            table = read_table(path, COLUMNS.names)
+            if table.schema.types != COLUMNS.types:
                 raise UserError(f"{path}: the types of its columns user, item and rating are wrong; {RERUN}")
-            if path != VALIDATION and not len(table):
+            if path not in (VALIDATION, GIVEN) and not len(table):
                 raise UserError(f"{path}: contains no ratings; {RERUN}")
             if not np.isfinite(table["rating"].to_numpy()).all():
                 raise UserError(f"{path}: contains a rating that is not a finite number; {RERUN}")
@@ -64,9 +71,15 @@ class Interactions:
                 if len(indices) and not 0 <= indices.min() <= indices.max() < count:
                     raise UserError(f"{path}: {name} index outside 0 to {count - 1}; {RERUN}")
             parts.append(table)
-        users, items, ratings = (column.to_numpy() for column in pa.concat_tables(parts).itercolumns())
-        low, high = json.loads((parts[0].schema.metadata or {}).get(SCALE, json.dumps(STARS)))
+        found = pa.concat_tables(parts or [COLUMNS.empty_table()])
+        users, items, ratings = (column.to_numpy() for column in found.itercolumns())
+        low, high = json.loads((found.schema.metadata or {}).get(SCALE, json.dumps(STARS)))
         return cls(users, items, ratings, shape, (float(low), float(high)))
+
+    @classmethod
+    def read_learned(cls, names: Sequence[str]) -> tuple["Interactions", "Interactions"]:
+        """Read the parts of these names that models learn from, and the ratings of further users to fold in."""
+        return cls.read(*(PARTS[name] for name in names)).with_given(cls.read(GIVEN))
 
     def __len__(self) -> int:
         """Return the number of ratings."""
@@ -88,6 +101,15 @@ class Interactions:
         names = ("users", "items", "ratings")
         users, items, ratings = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
         return Interactions(users, items, ratings, self.shape, self.scale)
+
+    def of(self, rows: NDArray[np.bool_]) -> "Interactions":
+        """Return some of the ratings."""
+        return dataclasses.replace(self, users=self.users[rows], items=self.items[rows], ratings=self.ratings[rows])
+
+    def with_given(self, given: "Interactions") -> tuple["Interactions", "Interactions"]:
+        """Add the ratings given of users who have ratings here; return these, and the given ones of further users."""
+        own = np.isin(given.users, self.users)
+        return (self.joined(given.of(own)), given.of(~own)) if own.any() else (self, given)
 
     @property
     def implicit(self) -> bool:

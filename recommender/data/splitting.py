@@ -1,5 +1,6 @@
 """Number users and items, and divide the ratings into train, validation and test."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from recommender.params import Split
 from recommender.paths import LISTED_ITEMS, RATINGS
 
 Rows = NDArray[np.int64]
-Parts = dict[str, Rows]  # row numbers of train, validation and test
+Parts = dict[str, Rows]  # row numbers of train, validation and test; of fold_in too where users are held out whole
 
 
 def encode(ratings: pa.Table, items: pa.Table) -> tuple[pa.Table, pa.Table, pa.Table]:
@@ -40,32 +41,135 @@ def random(ratings: pa.Table, split: Split) -> Parts:
 
     Validation is taken out of train with a seed of its own, so that test is the same with and without it.
     """
-    train, test = _divide(np.arange(len(ratings)), "test_size", split.test_size, split.seed)
+    return _draw(np.arange(len(ratings)), split, "ratings")
+
+
+def per_user(ratings: pa.Table, split: Split) -> Parts:
+    """Hold out a share of each user's ratings, rounded down, so that everybody has ratings in train."""
+    drawn = np.random.default_rng(split.seed).permutation(len(ratings))
+    place, count = _places(ratings["user"].to_numpy(), drawn)
+    test = _share(count, split.test_size)
+    validation = _share(count - test, split.validation_size)
+    return _parts(split, place < test, place < test + validation)
+
+
+def leave_last(ratings: pa.Table, split: Split) -> Parts:
+    """Hold out each user's last `n` ratings in time for test and the n before them for validation.
+
+    Of ratings at the same time, those further down in the file are later. Users with too few have none in train.
+    """
+    place, count = _places(ratings["user"].to_numpy(), np.argsort(_times(ratings, split), kind="stable"))
+    place -= count  # -1 for the last
+    validation = split.n if split.validation_size else 0
+    return _parts(split, place >= -split.n, place >= -split.n - validation)
+
+
+def temporal(ratings: pa.Table, split: Split) -> Parts:
+    """Hold out whatever was rated after one instant for test, and after an earlier one for validation.
+
+    The instant is that of the last of the first `1 - test_size` of all ratings; those of the same time stay in train,
+    so that test is at most its share. Validation is taken from the rest in the same way.
+    """
+    times = _times(ratings, split)
+    test = times > _instant(times, split.test_size)
+    earlier = times[~test]
+    held_out = times > _instant(earlier, split.validation_size) if split.validation_size else test
+    return _parts(split, test, held_out)
+
+
+def user_fold(ratings: pa.Table, split: Split) -> Parts:
+    """Hold out a share of the users, for strong generalisation: Liang et al. (WWW 2018), section 4.2.
+
+    Of each one's ratings, `fold_in_share`, rounded down, are given at test time; the rest is measured.
+    """
+    users = ratings["user"].to_numpy()
+    people = _draw(np.arange(users.max(initial=-1) + 1), split, "users")
+    drawn = np.random.default_rng([split.seed, 2]).permutation(len(users))
+    place, count = _places(users, drawn)
+    given = place < _share(count, split.fold_in_share)
+    rows = {name: np.isin(users, own) for name, own in people.items()}
+    fold_in = {"fold_in": np.flatnonzero(given & ~rows["train"])}
+    return {name: np.flatnonzero(own & (~given | (name == "train"))) for name, own in rows.items()} | fold_in
+
+
+# Each takes the indexed ratings in the file's order, and what params.yaml says about the split. What is drawn depends
+# on that order; a division by time does not, but for ratings of a user at the same time.
+METHODS: Final[dict[str, Callable[[pa.Table, Split], Parts]]] = {
+    "random": random,
+    "per_user": per_user,
+    "leave_last": leave_last,
+    "temporal": temporal,
+    "user_fold": user_fold,
+}
+
+
+def _draw(rows: Rows, split: Split, things: str) -> Parts:
+    """Divide numbers of ratings or of users, as the method `random` says."""
+    train, test = _divide(rows, "test_size", split.test_size, split.seed, things)
     validation = train[:0]
     if split.validation_size > 0:
         seed = int(np.random.SeedSequence([split.seed, 1]).generate_state(1)[0])
-        train, validation = _divide(train, "validation_size", split.validation_size, seed)
+        train, validation = _divide(train, "validation_size", split.validation_size, seed, things)
     return {"train": train, "validation": validation, "test": test}
 
 
-# Each takes the indexed ratings in the file's order, and what params.yaml says about the split.
-METHODS: Final[dict[str, Callable[[pa.Table, Split], Parts]]] = {"random": random}
-
-
-def _divide(rows: Rows, name: str, share: float, seed: int) -> tuple[Rows, Rows]:
+def _divide(rows: Rows, name: str, share: float, seed: int, things: str) -> tuple[Rows, Rows]:
     from sklearn.model_selection import train_test_split  # slow to import
 
     try:
         kept, held_out = train_test_split(rows, test_size=share, random_state=seed)
     except ValueError:
-        problem = f"{share} of {len(rows)} ratings leaves one of the parts empty"
+        problem = f"{share} of {len(rows)} {things} leaves one of the parts empty"
         raise UserError(f"split.{name}: {problem}; choose another share") from None
     return kept, held_out
 
 
+def _parts(split: Split, test: NDArray[np.bool_], held_out: NDArray[np.bool_]) -> Parts:
+    """Return the rows of each part, in the file's order; those held out beyond test are for validation."""
+    masks = {"train": ~held_out, "validation": held_out & ~test, "test": test}
+    parts = {name: np.flatnonzero(mask) for name, mask in masks.items()}
+    empty = [name for name, rows in parts.items() if not len(rows) and (name != "validation" or split.validation_size)]
+    if empty:
+        used = "n" if split.method == "leave_last" else "validation_size" if empty == ["validation"] else "test_size"
+        value = getattr(split, used)
+        problem = f"{value} with split.method: {split.method} leaves {' and '.join(empty)} empty"
+        raise UserError(f"split.{used}: {problem}; choose another value or method")
+    return parts
+
+
+def _places(users: NDArray[np.int32], order: Rows) -> tuple[Rows, Rows]:
+    """Return each row's place, from 0, among its user's rows in some order of all rows; and how many the user has."""
+    by_user = order[np.argsort(users[order], kind="stable")]
+    counts = np.bincount(users)
+    place = np.empty(len(users), dtype=np.int64)
+    place[by_user] = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return place, counts[users]
+
+
+def _share(count: Rows, share: float) -> Rows:
+    """Return shares of counts, rounded down, as they are written in decimals: 0.29 of 100 is 29, and not 28.99."""
+    return np.asarray(np.floor(count * share + 1e-9), dtype=np.int64)
+
+
+def _times(ratings: pa.Table, split: Split) -> Rows:
+    times = ratings["timestamp"]
+    if times.null_count:
+        raise UserError(
+            f"split.method: {split.method} needs the times of ratings, and the data have none; "
+            "set it to random, per_user or user_fold"
+        )
+    return np.asarray(times.to_numpy(), dtype=np.int64)
+
+
+def _instant(times: Rows, share: float) -> int:
+    """Return the last time of the earliest ratings, all but the share."""
+    kept = len(times) - math.ceil(len(times) * share)
+    return int(np.partition(times, kept - 1)[kept - 1]) if kept else -1
+
+
 def describe(indexed: pa.Table, parts: Parts, num_users: int, num_items: int) -> dict[str, Any]:
     """Return counts, the lowest and highest rating, and the density of all ratings: ratings / (users x items)."""
-    user, rating = indexed["user"].to_numpy(), indexed["rating"].to_numpy()
+    user, item, rating = (indexed[name].to_numpy() for name in ("user", "item", "rating"))
     return {
         "users": num_users,
         "items": num_items,
@@ -75,4 +179,5 @@ def describe(indexed: pa.Table, parts: Parts, num_users: int, num_items: int) ->
         "max_rating": rating.max(),
         "density": len(indexed) / (num_users * num_items),
         **{f"users_without_{name}": num_users - len(np.unique(user[parts[name]])) for name in ("train", "test")},
+        "items_without_train": num_items - len(np.unique(item[parts["train"]])),
     }

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from recommender.data.movielens import RATING_COLUMNS, RELEASES, Layout
+from recommender.data.movielens import GENRES, RATING_COLUMNS, RELEASES, Layout
 from recommender.storage import atomic
 
 CATEGORIES: Final = ("Action", "Comedy", "Drama", "Horror", "Romance", "Sci-Fi")
@@ -106,6 +106,9 @@ def write_archive(path: Path, release: str, ratings: Ratings, catalogue: int) ->
     pairs = [sorted({CATEGORIES[i % 6], CATEGORIES[i // 6 % 6]}) for i in ids]
     categories = [layout.category_separator.join(pair) for pair in pairs]
     every = {"item_id": ids, "title": titles, "year": years, "categories": categories}
+    every |= {genre: [int(genre in pair) for pair in pairs] for genre in GENRES}
+    every |= {"release_date": [f"01-Jan-{year}" for year in years], "video_release_date": [""] * catalogue}
+    every["imdb_url"] = [f"http://us.imdb.com/M/title-exact?{i}" for i in ids]
     listed = pa.table({name: every[name] for name in layout.columns})
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for which, (name, part) in enumerate(((files.ratings, table), (files.items, listed))):
@@ -113,7 +116,8 @@ def write_archive(path: Path, release: str, ratings: Ratings, catalogue: int) ->
 
 
 def _as_text(table: pa.Table, layout: Layout, which: int) -> bytes:
-    separator = layout.separator if len(layout.separator) == 1 else "\t"
+    written = layout.separators[which]
+    separator = written if len(written) == 1 else "\t"
     options = pyarrow.csv.WriteOptions(
         include_header=False, delimiter=separator, quoting_style="needed" if layout.quoted else "none"
     )
@@ -124,7 +128,7 @@ def _as_text(table: pa.Table, layout: Layout, which: int) -> bytes:
     text = buffer.getvalue()
     if layout.encoding != "utf-8":
         text = text.decode().encode(layout.encoding)
-    return text.replace(b"\t", layout.separator.encode()) if separator != layout.separator else text
+    return text.replace(b"\t", written.encode()) if separator != written else text
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import codecs
 import io
 from pathlib import Path
+from textwrap import shorten
 from typing import Final
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from recommender.data.archive import FIX, WRONG_RELEASE, read_members
-from recommender.data.movielens import RATING_COLUMNS, Layout, Release
+from recommender.data.movielens import GENRES, RATING_COLUMNS, Layout, Release
 from recommender.errors import UserError
 
 RATING_TYPES: Final = dict(zip(RATING_COLUMNS, (pa.int32(), pa.int32(), pa.float32(), pa.int64()), strict=True))
@@ -43,7 +44,8 @@ def _parse_items(data: bytes, release: Release) -> pa.Table:
     repeated = np.ones(len(ids), dtype=bool)
     repeated[np.unique(ids, return_index=True)[1]] = False
     _refuse(repeated, ids, release.items, layout, "item_id {} is listed a second time")
-    title, categories = items["title"], items["categories"]
+    title = items["title"]
+    categories = items["categories"] if "categories" in layout.columns else _flagged(items, ids, release)
     for column in (title, categories):
         broken = pc.match_substring(column, "\n").to_numpy()
         _refuse(broken, ids, release.items, layout, "item_id {} runs over the end of the line: a quote is not closed")
@@ -56,9 +58,20 @@ def _parse_items(data: bytes, release: Release) -> pa.Table:
     return pa.table({"item_id": items["item_id"], "title": title, "categories": categories})
 
 
+def _flagged(items: pa.Table, ids: NDArray[np.int32], release: Release) -> pa.ChunkedArray:
+    """Return the genres whose flags are set, joined by the layout's separator."""
+    names = []
+    for genre in GENRES:
+        wrong = pc.invert(pc.is_in(items[genre], pa.array(["0", "1"]))).to_numpy()
+        _refuse(wrong, ids, release.items, release.layout, f"the flag of {genre} of item_id {{}} is neither 0 nor 1")
+        names.append(pc.if_else(pc.equal(items[genre], "1"), genre, pa.scalar(None, pa.string())))
+    return pc.binary_join_element_wise(*names, release.layout.category_separator, null_handling="skip")
+
+
 def _parse(data: bytes, name: str, layout: Layout, types: dict[str, pa.DataType], which: int) -> pa.Table:
     """Parse one member with the given column types, or name the first line that cannot be parsed."""
-    separator = layout.separator if len(layout.separator) == 1 else "\t"
+    written = layout.separators[which]
+    separator = written if len(written) == 1 else "\t"
     encoding = "utf-8" if data.startswith(codecs.BOM_UTF8) else layout.encoding
     if layout.header:
         first = data.split(b"\n", 1)[0].decode(encoding, "replace").removeprefix("\ufeff").rstrip("\r")
@@ -95,8 +108,8 @@ def _parse(data: bytes, name: str, layout: Layout, types: dict[str, pa.DataType]
             row = invalid[0]
             raise UserError(
                 f"{name}: line {row.number}: has {row.actual_columns} columns where {row.expected_columns} "
-                f"({', '.join(types)}) are expected, separated by {layout.separator!r}: "
-                f"{row.text.replace(separator, layout.separator)!r:.80}; {FIX}"
+                f"({shorten(', '.join(types), 60, placeholder=' ...')}) are expected, separated by {written!r}: "
+                f"{row.text.replace(separator, written)!r:.80}; {FIX}"
             ) from None
         raise UserError(f"{name}: {_plain(str(error), types)}; {FIX}") from None
 

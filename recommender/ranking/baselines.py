@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions, stars
 from recommender.errors import UserError
-from recommender.ranking.topk import Items, Users, top_k
+from recommender.ranking.topk import Lists, Users, top_k
 
 GRAM_ROWS: Final = 1024  # rows of EASE's matrix computed as one sparse product
 
@@ -60,10 +60,15 @@ def ease_weights(interactions: sp.csr_array, l2: float) -> NDArray[np.float64]:
     return weights
 
 
-def ease_lists(
-    interactions: sp.csr_array, weights: NDArray[np.float64], users: Users, seen: sp.csr_array, k: int
-) -> Items:
-    """List the k unseen items that EASE scores highest for some users: (users, k) int32, -1 where there are fewer."""
+def ease_top_k(
+    interactions: sp.csr_array,
+    weights: NDArray[np.float64],
+    users: Users,
+    seen: sp.csr_array,
+    k: int,
+    candidates: NDArray[np.bool_] | None = None,
+) -> Lists:
+    """List the k unseen items that EASE scores highest for some users: see `recommender.ranking.topk.top_k`."""
 
     def scores(batch: Users) -> NDArray[np.float64]:
         # Rounded: items liked by the same users have equal scores but for the last bits, which differ from one machine
@@ -71,4 +76,4 @@ def ease_lists(
         rounded: NDArray[np.float64] = np.round(interactions[batch] @ weights, 9)
         return rounded
 
-    return top_k(users, seen, k, scores)[0]
+    return top_k(users, seen, k, scores, candidates=candidates)

@@ -140,11 +140,14 @@ class Factors:
         found: NDArray[np.float64] = np.divide(wide @ wide[item], scale, out=np.zeros(len(wide)), where=scale > 0)
         return found.clip(-1, 1)
 
-    def top_k(self, users: Users, seen: "sp.csr_array", k: int) -> Lists:
-        """List each user's k best unseen items, the same on every machine: see `recommender.ranking.topk.top_k`."""
+    def top_k(self, users: Users, seen: "sp.csr_array", k: int, candidates: NDArray[np.bool_] | None = None) -> Lists:
+        """List each user's k best unseen items, the same on every machine: see `recommender.ranking.topk.top_k`.
+
+        With ``batch_sum`` items that may not be listed are in the batches all the same, as in the notebook.
+        """
         if self.interaction == "batch_sum":
-            return top_k(users, seen, k, lambda batch: self._batch_sum_scores(batch, seen))
-        return top_k(users, seen, k, self._fast_scores, self._tolerance, self.pair_scores)
+            return top_k(users, seen, k, lambda batch: self._batch_sum_scores(batch, seen), candidates=candidates)
+        return top_k(users, seen, k, self._fast_scores, self._tolerance, self.pair_scores, candidates)
 
     def _fast_scores(self, users: Users) -> NDArray[np.float32]:
         # A user's bias and the global mean move all of the user's scores alike; the exact scores add them.

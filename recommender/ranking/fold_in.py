@@ -17,8 +17,9 @@ from threadpoolctl import threadpool_limits
 
 from recommender.data.interactions import STARS, stars
 from recommender.errors import RERUN, UserError
-from recommender.paths import FOLD_IN
+from recommender.paths import FACTORS, FOLD_IN
 from recommender.ranking.factors import Factors
+from recommender.ranking.user_kernel import UserKernel
 from recommender.storage import read_arrays, write_arrays
 
 if TYPE_CHECKING:
@@ -109,54 +110,83 @@ class SoftmaxLoss:
         return solve
 
 
-LOSSES: Final[dict[str, type[RatingLoss | SoftmaxLoss]]] = {"ratings": RatingLoss, "softmax": SoftmaxLoss}
+@dataclass(frozen=True, kw_only=True)
+class EncodedLoss(RatingLoss, UserKernel):
+    """The loss of a model trained on squared errors where features of a kernel follow the numbers of a user's vector.
+
+    The kernel makes the features, and the rest of the vector minimises the loss of what they leave.
+    """
 
 
-def save(loss: RatingLoss | SoftmaxLoss, path: Path = FOLD_IN) -> None:
+FoldIn = RatingLoss | SoftmaxLoss | UserKernel
+KINDS: Final[dict[str, type[FoldIn]]] = {
+    "ratings": RatingLoss,
+    "softmax": SoftmaxLoss,
+    "kernel": UserKernel,
+    "encoded": EncodedLoss,
+}
+
+
+def save(fold_in: FoldIn, path: Path = FOLD_IN) -> None:
     """Write what folding in needs beyond the factors."""
-    kind = next(name for name, known in LOSSES.items() if isinstance(loss, known))
-    numbers = {name: np.array(value, dtype=np.float64) for name, value in dataclasses.asdict(loss).items()}
+    kind = next(name for name, known in KINDS.items() if type(fold_in) is known)
+    values = {field.name: np.asarray(getattr(fold_in, field.name)) for field in dataclasses.fields(fold_in)}
+    numbers = {name: value.astype(np.float64) if value.ndim == 0 else value for name, value in values.items()}
     write_arrays(path, {"loss": np.array(kind), **numbers})
 
 
-def load(path: Path = FOLD_IN) -> RatingLoss | SoftmaxLoss:
+def load(path: Path = FOLD_IN) -> FoldIn:
     """Read what folding in needs beyond the factors."""
     arrays = read_arrays(path)
-    loss = LOSSES.get(str(arrays.pop("loss", None)))
-    fields = {field.name: field.type for field in dataclasses.fields(loss)} if loss else {}
-    if (
-        loss is None
-        or set(arrays) != set(fields)
-        or not all(value.shape == () and value.dtype == np.float64 and np.isfinite(value) for value in arrays.values())
-    ):
+    kind = KINDS.get(str(arrays.pop("loss", None)))
+    fields = {field.name: field.type for field in dataclasses.fields(kind)} if kind else {}
+    if kind is None or set(arrays) != set(fields) or not all(_fits(arrays[name], fields[name]) for name in fields):
         raise UserError(f"{path}: does not describe a loss; {RERUN}")
-    numbers: dict[str, Any] = {name: fields[name](value) for name, value in arrays.items()}  # type: ignore[operator]
-    return loss(**numbers)
+    numbers: Any = {name: fields[name] for name in fields if fields[name] in (int, float)}
+    return kind(**arrays | {name: number(arrays[name]) for name, number in numbers.items()})
 
 
-def fold_in(factors: Factors, loss: RatingLoss | SoftmaxLoss, ratings: "sp.csr_array") -> Factors:
+def _fits(value: NDArray[Any], kind: Any) -> bool:  # noqa: ANN401 - a field's type
+    scalar = kind in (int, float)
+    shaped = value.shape == () and value.dtype == np.float64 if scalar else value.ndim > 0 and value.dtype.kind in "fi"
+    return bool(shaped and np.isfinite(value).all())
+
+
+def fold_in(factors: Factors, loss: FoldIn, ratings: "sp.csr_array") -> Factors:
     """Return a trained model's items with new users, each with the vector and bias that minimise the training loss.
 
-    Models of an ensemble, whose vectors stand side by side, each get a vector of their own; of their item biases only
-    the mean is known, which takes the place of each. `ratings` are (new users, num_items) float32; what is not stored
-    is not rated. Users without ratings get zeros.
+    In closed form there is no loss, and new users get what all users get in training. Models of an ensemble, whose
+    vectors stand side by side, each get a vector of their own; of their item biases only the mean is known, which takes
+    the place of each. `ratings` are (new users, num_items) float32; what is not stored is not rated. Users without
+    ratings get zeros, or, in closed form, what is closest to nobody's ratings.
     """
     if factors.interaction != "dot":
         raise UserError(
             "train.mf.interaction: with batch_sum predictions for a user depend on all others in the batch, so "
             "that no new user can be added; set it to dot and run `dvc repro`"
         )
-    size, models = factors.item_factors.shape[1], loss.ensemble_size
+    size = factors.item_factors.shape[1]
+    features = np.zeros((ratings.shape[0], 0), np.float32)
+    if isinstance(loss, UserKernel):
+        if len(loss.item_scale) != len(factors.item_factors) or loss.mapping.shape[1] > size:
+            raise UserError(f"{FOLD_IN}: belongs to other vectors than {FACTORS}; {RERUN}")
+        features = loss.vectors(ratings)
+    if not isinstance(loss, (RatingLoss, SoftmaxLoss)):
+        return dataclasses.replace(factors, user_factors=features, user_bias=np.zeros(len(features), np.float32))
+    models = loss.ensemble_size
     if models < 1 or size % models:
         raise UserError(f"{FOLD_IN}: belongs to {models} models, but the vectors have {size} numbers; {RERUN}")
     root = models**0.5
     blocks = np.split(factors.item_factors.astype(np.float64) * root, models, axis=1)
-    solvers = [loss.solver(np.ascontiguousarray(block), factors) for block in blocks]
+    width = size // models - features.shape[1]
+    solvers = [(loss.solver(np.ascontiguousarray(block[:, :width]), factors), block[:, width:]) for block in blocks]
 
     def one(user: int) -> tuple[Vector, float]:
-        row = slice(ratings.indptr[user], ratings.indptr[user + 1])
-        solved = [solve(ratings.indices[row], ratings.data[row].astype(np.float64)) for solve in solvers]
-        return np.concatenate([vector for vector, _ in solved]) / root, float(np.mean([bias for _, bias in solved]))
+        row, own = slice(ratings.indptr[user], ratings.indptr[user + 1]), features[user].astype(np.float64)
+        rated = ratings.indices[row]
+        solved = [solve(rated, ratings.data[row] - rest[rated] @ own) for solve, rest in solvers]
+        vector = np.concatenate([np.concatenate([vector, own]) for vector, _ in solved])
+        return vector / root, float(np.mean([bias for _, bias in solved]))
 
     with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as threads:
         found = list(threads.map(one, range(ratings.shape[0])))

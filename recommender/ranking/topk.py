@@ -32,6 +32,7 @@ def top_k(
     scores: Callable[[Users], Scores],
     tolerance: Callable[[Users], Scores] | None = None,
     exact: Callable[[Users, Items], NDArray[np.float64]] | None = None,
+    candidates: NDArray[np.bool_] | None = None,
 ) -> Lists:
     """List each user's k items of highest score among those not seen. Equal scores are ordered by item index.
 
@@ -46,17 +47,20 @@ def top_k(
         scores: returns finite (block, num_items) scores of a block of users, which may be overwritten.
         tolerance: returns for each user of a block the most by which one of those scores can be off.
         exact: returns the exact scores of (pairs,) users and items.
+        candidates: (num_items,) which items may be listed; all where not given.
 
     Returns:
         items: (n, k) int32, -1 where a user has fewer than k candidates; scores: (n, k) float64, there -inf.
     """
     num_items = seen.shape[1]
+    left_out = np.empty(0, np.int64) if candidates is None else np.flatnonzero(~candidates)
 
     def block(start: int) -> Lists:
         batch = users[start : start + size]
         table = np.ascontiguousarray(scores(batch))
         rows, columns = stored_entries(seen, batch)
         table[rows, columns] = -np.inf
+        table[:, left_out] = -np.inf
         least = kth_largest_bound(table, k)
         if tolerance:  # twice: the item at the threshold may be scored too high and the candidate too low
             least = least - 2 * tolerance(batch)
@@ -97,10 +101,17 @@ def kth_largest_bound(table: Scores, k: int) -> Scores:
     return np.asarray(np.partition(table, table.shape[1] - k, axis=1)[:, table.shape[1] - k])
 
 
-def top_k_of_all(users: Users, seen: "sp.csr_array", k: int, scores: NDArray[np.float64 | np.int64]) -> Items:
+def top_k_of_all(
+    users: Users,
+    seen: "sp.csr_array",
+    k: int,
+    scores: NDArray[np.float64] | NDArray[np.int64],
+    candidates: NDArray[np.bool_] | None = None,
+) -> Items:
     """List each user's k unseen items as `top_k` does, where the (num_items,) scores are the same for all users."""
     order = np.argsort(-scores, stable=True).astype(np.int32)
-    rank_of = np.empty_like(order)
+    order = order if candidates is None else order[candidates[order]]
+    rank_of = np.full(len(scores), np.iinfo(np.int32).max, dtype=np.int32)  # of items left out: never reached
     rank_of[order] = np.arange(len(order))
     row, item = stored_entries(seen, users)
     rank = rank_of[item]
@@ -113,7 +124,7 @@ def top_k_of_all(users: Users, seen: "sp.csr_array", k: int, scores: NDArray[np.
     moving = before < k
     moved = np.bincount(row[moving] * k + before[moving], minlength=len(users) * k).reshape(len(users), k)
     position = np.arange(k) + np.cumsum(moved, axis=1)
-    return np.where(position < len(order), order[np.minimum(position, len(order) - 1)], np.int32(-1))
+    return np.append(order, np.int32(-1))[np.minimum(position, len(order))]
 
 
 def check_k(name: str, k: int, num_items: int) -> None:

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from recommender.report.drawing import LINES, MARKERS, SERIES, Chart, figure, finish, label_points, plain_numbers
 
+DAY: Final = 86_400  # seconds
+BARS: Final = 40  # over the time of all ratings
 RANKS: Final = 400  # points of a line over all items
 GROUPS: Final = {"0": 0, "1-4": 1, "5-19": 5, "20-49": 20, "50-199": 50, "200+": 200}  # the least of each, in ratings
 Counts = NDArray[np.int64]
@@ -51,6 +53,26 @@ def ratings_by_user(user_counts: Counts) -> Chart:
     plain_numbers(axes.xaxis)
     text = f"Users have {low:,} to {high:,} ratings, the one in the middle {np.median(user_counts):,.0f}."
     return finish(drawn, "users", "Ratings per user", text)
+
+
+def ratings_over_time(times: Counts) -> Chart:
+    """Draw how many ratings were made when; times are (n,) seconds since 1970."""
+    low, high = int(times.min()), int(times.max())
+    counts, edges = np.histogram(times / DAY, BARS, (low / DAY, max(high, low + DAY) / DAY))
+    drawn, axes = figure(bars=True)
+    axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=SERIES[0])
+    axes.set(xlabel="time (UTC)", ylabel="ratings")
+    axes.xaxis_date()
+    axes.xaxis.set_major_locator(MaxNLocator(3))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    months = times.astype("datetime64[s]").astype("datetime64[M]").astype(np.int64)
+    by_month = np.bincount(months - months.min())
+    busiest = np.datetime64(int(months.min() + by_month.argmax()), "M")
+    first, last = (str(np.datetime64(second, "s"))[:10] for second in (low, high))
+    text = (
+        f"From {first} to {last}; {by_month.max() / len(times):.0%} of the ratings are of {busiest}, the busiest month."
+    )
+    return finish(drawn, "time", "Ratings over time", text)
 
 
 def by_list_length(metric: str, models: Mapping[str, NDArray[np.float64]]) -> Chart:

@@ -15,10 +15,15 @@ from recommender import paths
 from recommender.data.interactions import Interactions
 from recommender.errors import one_line
 from recommender.evaluation.heldout import HeldOut
+from recommender.evaluation.lists import JUDGED, LISTS, Categories
 from recommender.evaluation.metrics import COLUMNS, CURVES, LOWER_IS_BETTER
-from recommender.params import Params, Section, flatten
+from recommender.evaluation.results import UserResults
+from recommender.evaluation.statistics import Statistics, as_text
+from recommender.params import Params, Section, TrainedSection, flatten
 from recommender.ranking.factors import SIMILAR_MIN_RATINGS, Factors, similar_items
+from recommender.ranking.topk import stored_entries
 from recommender.report import charts
+from recommender.report import lists as list_charts
 from recommender.report.drawing import Chart, style
 from recommender.storage import read_csv, read_json, read_table
 
@@ -39,29 +44,33 @@ class Run:
     def __init__(self, params: Params) -> None:
         """Read what the other stages wrote."""
         self.params = params
-        self.known = Interactions.read(paths.TRAIN, paths.VALIDATION)  # what the model was chosen and trained on
-        self.held_out = HeldOut.read(params.evaluate.relevance_quantile)
+        self.known = Interactions.read(paths.TRAIN, paths.VALIDATION, paths.GIVEN)  # before the model is measured
+        self.held_out = HeldOut.read(params.evaluate.relevance_quantile, params.train.learned_from)
         self.ratings = self.known.joined(self.held_out.ratings)
         self.popular = np.argsort(-self.known.item_counts(), kind="stable")  # item indices, most known ratings first
+        self.times = read_table(paths.RATINGS, ["timestamp"])["timestamp"]  # of all ratings, before filters
         self.items = read_table(paths.ITEMS).drop_columns("item")  # item_id, title, categories, what own files have
         self.titles: list[str] = self.items["title"].to_pylist()
         self.user_ids = read_table(paths.USERS, ["user_id"])["user_id"].to_numpy()
         self.factors = Factors.load()
         self.factors.check_shape(self.held_out.ratings.shape)
-        # (users with test ratings, K), the model's best items; -1: no more candidates
-        self.lists = self.factors.top_k(self.held_out.users, self.held_out.seen, params.evaluate.k)[0]
         self.recommendations = read_table(paths.RECOMMENDATIONS)
-        self.history = read_csv(paths.HISTORY)  # the losses of every epoch
+        closed_form = not isinstance(params.train.section, TrainedSection)
+        self.history = {} if closed_form else read_csv(paths.HISTORY)  # the losses of every epoch
         self.split = read_json(paths.SPLIT_METRICS)
-        self.epochs = read_json(paths.TRAIN_METRICS)["epochs"]
+        self.epochs = read_json(paths.TRAIN_METRICS).get("epochs")  # None for a closed form
         # Of each model its metrics at K, and (K,) values of each metric; empty where it has learned the test part.
         self.metrics: dict[str, dict[str, Any]] = {THIS: read_json(paths.METRICS), **read_json(paths.BASELINES)}
         self.at_k: dict[str, dict[str, NDArray[np.float64]]] = {}
         self.measured = bool(self.metrics[THIS])
+        self.statistics = Statistics({}, {})
         if self.measured:
             columns, others = read_csv(paths.BASELINES_AT_K), list(self.metrics)[1:]
             self.at_k = {name: {curve: columns[f"{name}_{curve}"] for curve in CURVES} for name in others}
             self.at_k = {THIS: read_csv(paths.AT_K), **self.at_k}
+            names = {name: params.train.model if name == THIS else name for name in self.metrics}
+            self.results = UserResults.read(paths.USER_METRICS, paths.BASELINES_USERS).of_models(names)
+            self.statistics = self.results.statistics()
 
 
 def render(run: Run) -> str:
@@ -69,19 +78,21 @@ def render(run: Run) -> str:
     strict = jinja2.StrictUndefined
     environment = jinja2.Environment(autoescape=True, undefined=strict, trim_blocks=True, lstrip_blocks=True)
     environment.filters["one_line"] = lambda value: one_line(str(value))
+    environment.filters["interval"] = as_text
     similar, median_cosine = nearest(run)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         run=run,
         charts=draw(run),
         params=parameters(run.params),
-        columns=COLUMNS,
-        best=best(run.metrics),
+        tables={"Accuracy": COLUMNS, "What kind of lists": (*LISTS, "gini")},
+        best=best(run.metrics, run.statistics),
         headline=headline(run),
         similar=similar,
         median_cosine=median_cosine,
         min_ratings=SIMILAR_MIN_RATINGS,
         users=users(run),
         others=run.items.column_names[3:],
+        cold=int(run.held_out.cold.sum()),
         stages=paths.STAGES,
     )
 
@@ -89,13 +100,9 @@ def render(run: Run) -> str:
 def draw(run: Run) -> dict[str, list[Chart]]:
     """Draw the charts of each section."""
     test, popular, predicts_ratings = run.held_out.ratings, run.popular, run.factors.predicts_ratings
-    kinds = {
-        "recommended": run.lists[run.lists >= 0],
-        "liked in test": test.items[run.held_out.relevant],
-        "rated in train": run.known.items,
-    }
     parts = {"loss": "train", "val_loss": "validation" if "validation_ratings" in run.split else "test"}
     losses = {part: run.history[column] for column, part in parts.items() if column in run.history}
+    section = run.params.train.section
     mapped = popular[:MAPPED]
     genres = [run.items["categories"][item].as_py().split("|")[0] or "no category" for item in mapped]
     models = [(name.replace("_", " "), at_k) for name, at_k in run.at_k.items()]
@@ -106,19 +113,37 @@ def draw(run: Run) -> dict[str, list[Chart]]:
                 charts.popularity_tail(run.ratings.item_counts()),
                 charts.ratings_by_user(np.bincount(run.ratings.users)),
             ],
-            "training": [charts.loss_by_epoch(losses, run.params.train.section.loss)],
+            "training": [charts.loss_by_epoch(losses, section.loss)] if isinstance(section, TrainedSection) else [],
             "map": [charts.item_map(run.factors.item_factors[mapped], [run.titles[item] for item in mapped], genres)],
         }
+        if not run.times.null_count:
+            drawn["data"].append(charts.ratings_over_time(run.times.to_numpy()))
         if not run.measured:
             return drawn
-        recall = run.held_out.measure(run.lists).user_recall
+        k, lists = run.params.evaluate.k, run.results.lists
+        kinds = {
+            "recommended": lists[THIS][lists[THIS] >= 0],
+            "liked in test": test.items[run.held_out.relevant],
+            "rated in train": run.known.items,
+        }
         drawn["curves"] = [
             charts.by_list_length(curve, {name: at_k[curve] for name, at_k in models}) for curve in CURVES
         ]
         drawn["recommendations"] = [
             charts.share_by_popularity(popular, kinds),
-            charts.recall_by_user(recall, run.params.evaluate.k),
+            charts.recall_by_user(run.results.metrics[THIS]["recall"], k),
         ]
+        drawn["lists"] = [
+            list_charts.accuracy_and_novelty(run.statistics, k),
+            list_charts.exposure(lists, test.num_items),
+            list_charts.by_items(run.statistics, k),
+            list_charts.by_users(run.results, k),
+        ]
+        if categories := Categories.read():
+            shares = {"known ratings": categories.mean_shares(*stored_entries(run.held_out.seen, run.held_out.users))}
+            for model, rows in lists.items():
+                shares[model] = categories.mean_shares(np.nonzero(rows >= 0)[0], rows[rows >= 0])
+            drawn["lists"].append(list_charts.calibration(shares, categories.names, run.statistics))
         if predicts_ratings:
             errors = run.factors.predict(test.users, test.items) - test.ratings.astype(np.float64)
             drawn["recommendations"].append(charts.error_by_popularity(errors**2, run.known.item_counts()[test.items]))
@@ -139,11 +164,15 @@ def parameters(params: Params) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in ("data.own.ratings", "data.own.items")}
 
 
-def best(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
-    """Return the best value of each column, None where fewer than two models have one."""
-    values = {column: [row[column] for row in metrics.values() if column in row] for column in COLUMNS}
-    choose = {column: min if column in LOWER_IS_BETTER else max for column in COLUMNS}
-    return {column: choose[column](found) if len(found) > 1 else None for column, found in values.items()}
+def best(metrics: Mapping[str, Mapping[str, Any]], found: Statistics) -> dict[str, list[str]]:
+    """Return for each column, where models compete, those of which none is known to be worse than the best."""
+    marked: dict[str, list[str]] = {}
+    for column in (*COLUMNS, *JUDGED):
+        values = {model: row[column] for model, row in metrics.items() if column in row}
+        value = (min if column in LOWER_IS_BETTER else max)(values.values(), default=0)
+        group = found.best(column) or [model for model in values if values[model] == value]
+        marked[column] = group if len(values) > 1 else []
+    return marked
 
 
 def headline(run: Run) -> list[dict[str, Any]]:

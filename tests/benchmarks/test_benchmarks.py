@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import fold_in
+from benchmarks import fold_in, splits
 from benchmarks.__main__ import REPORT, RESULTS, exponent, ratio, report, spread
 from benchmarks.measure import keep, measure
 from recommender.data.interactions import Interactions
-from recommender.storage import read_json
+from recommender.paths import BASELINES, METRICS, SPLIT_METRICS
+from recommender.storage import read_json, write_json
 from tests.conftest import REPOSITORY, run
+from tools.docs import TABLES
 from tools.experiments import data_source
 
 
@@ -131,3 +133,31 @@ def test_people_are_folded_in_for_every_kind_of_model(archives: dict[str, Path],
     ):
         assert (len(whole["user_factors"]), len(others["user_factors"])) == (60, 54)
         assert (whole["item_order"] == others["item_order"]).all()
+
+
+def test_every_way_to_split_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(splits, "presets", lambda _: {"ranking": {"train.mf.epochs": 1}, "als": {"factors": 9}})
+    monkeypatch.setattr(splits, "split_workspace", lambda _, values: calls.append(values))
+    monkeypatch.setattr(splits, "workspace", lambda _, values: calls.append(values))
+    monkeypatch.setattr(splits, "run_stage", lambda name, _: calls.append(name))
+    own, popularity = {"map": 0.125, "users": 1234}, {"map": 0.25, "users": 1234}
+    for path, values in ((METRICS, own), (BASELINES, {"popularity": popularity}), (SPLIT_METRICS, {"users": 2000})):
+        write_json(path, values)
+    source = {"data.dataset": "ml-1m", "split.method": "random"}
+    found = splits.measured(tmp_path, source)
+    tuned = source | {"train.mf.epochs": 1}
+    assert calls == [source, source, "train", "evaluate", tuned, "train", "evaluate", "baselines"]
+    models = {"our default model": own, "our ranking model": own, "popularity": popularity}
+    assert found == {"split": {"users": 2000}, "models": models}
+    ranking = {"map": 0.5, "users": 1234, "known_users": {"map": 0.375, "users": 5}}
+    keep(splits.OUTPUT, "ml-1m", {"random": found, "temporal": {"models": models | {"our ranking model": ranking}}})
+    assert TABLES["splits"]("ml-1m").splitlines() == [
+        "|  | `random` | `temporal` |",
+        "| --- | ---: | ---: |",
+        "| `mf`, the default | 0.1250 | 0.1250 |",
+        "| `softmax_mf`, tuned | 0.1250 | 0.5000 (0.3750) |",
+        "| popularity | 0.2500 | 0.2500 |",
+        "| users measured | 1,234 | 1,234 |",
+    ]

@@ -11,6 +11,9 @@ import pytest
 import yaml
 
 from benchmarks import comparison, tune
+from recommender.data.interactions import Interactions
+from recommender.evaluation.heldout import HeldOut
+from recommender.evaluation.metrics import ACCURACY
 from recommender.params import flatten
 from recommender.params_file import load_params
 from tests.conftest import REPOSITORY, set_params, sha256
@@ -111,10 +114,20 @@ def test_a_search_replaces_its_earlier_log_and_no_other(tmp_path: Path, monkeypa
     }
 
 
-def test_the_interval_is_that_of_a_mean() -> None:
-    gain = np.random.default_rng(3).normal(0.01, 0.2, 5000)
-    low, high = comparison.interval(gain)
-    error = 1.96 * gain.std() / 5000**0.5
-    assert low == pytest.approx(gain.mean() - error, abs=0.1 * error)
-    assert high == pytest.approx(gain.mean() + error, abs=0.1 * error)
-    assert comparison.interval(gain) == [low, high]
+def test_evidence_of_our_model_against_the_rival() -> None:
+    random = np.random.default_rng(3)
+    ease = {metric: random.random(400) for metric in ACCURACY}
+    ours = {metric: values + random.normal(0.02, 0.05, 400) for metric, values in ease.items()}
+    rows = (random.integers(0, 400, 5000).astype(np.int32), np.zeros(5000, np.int32), np.ones(5000, np.float32))
+    held_out = HeldOut.of(Interactions(*rows, (400, 1)), Interactions(*(row[:0] for row in rows), (400, 1)), 0.85)
+    found = comparison.evidence(
+        {"ease_weighted": ease, "svd": ours | {"rmse": ease["map"]}, comparison.RIVALS[0]: ours}, held_out
+    )
+    difference = found["difference"]["map"]
+    assert difference["value"] == pytest.approx(np.mean(ours["map"] - ease["map"]))
+    assert difference["low"] < 0.02 < difference["high"]
+    assert difference["holm"] < 0.001
+    assert found["best"]["map"] == [comparison.RIVALS[0], "svd"]  # the same numbers
+    assert found["best"]["rmse"] == ["svd"]
+    low, high = found["intervals"]["svd"]["rmse"]
+    assert low < np.sqrt(np.mean(ease["map"] ** 2)) < high

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # installed for these tests alone
     from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
-CHARTS = 12
+CHARTS = 18
 # The ratio of two colours' luminance by the Web Content Accessibility Guidelines 2.2.
 CONTRAST = """(name) => {
   const style = getComputedStyle(document.documentElement);

@@ -118,8 +118,13 @@ def test_all_mistakes_at_once(workspace: Path, ending: Ending) -> None:
     [
         {"train.mf.interaction": "batch_sum", "train.mf.ensemble_size": 2},
         {"train.model": "softmax_mf", "train.early_stopping.metric": "rmse"},
+        {"train.model": "kernel", "train.early_stopping.patience": 3},
     ],
-    ids=["a sum over the batch of two models", "the rating error of a model that ranks"],
+    ids=[
+        "a sum over the batch of two models",
+        "the rating error of a model that ranks",
+        "patience without epochs",
+    ],
 )
 def test_settings_that_do_not_go_together(workspace: Path, ending: Ending, values: dict[str, object]) -> None:
     put(workspace, **values)

@@ -20,7 +20,7 @@ from recommender import errors
 from recommender.errors import RERUN
 from recommender.paths import ARCHIVE, MODEL
 from recommender.ranking.factors import Factors
-from stages import baselines, evaluate, extract, fetch, recommend, split
+from stages import baselines, evaluate, extract, fetch, recommend, report, split
 from tests.conftest import REPOSITORY, Ending, Repository, files, run
 from tests.test_storage import Bomb
 
@@ -110,6 +110,13 @@ def test_train_names_a_damaged_file(here: Path, ending: Ending) -> None:
 
     wrong_byte(here / PROCESSED[0])
     assert "data/processed/train.parquet: cannot be read (" in ending(train.main)
+
+
+def test_results_of_other_users(here: Path, ending: Ending) -> None:
+    path = here / "metrics/baselines_users.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    message = ending(report.main)
+    assert message == f"results by user: popularity was measured on other users than mf; {RERUN}"
 
 
 def test_pickled_objects(here: Path, ending: Ending) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from recommender.data.download import ELSEWHERE, fetch
+from recommender.data.movielens import RELEASES
 from recommender.errors import UserError
 from tests.conftest import files, refused, set_params, sha256, stage
 
@@ -38,7 +39,7 @@ def refusal(source: str | Path, target: Path, checksum: str = GOOD_SHA256) -> st
     """Fetch what must be refused, check that the folder is as before, and return the message."""
     before = files(target.parent)
     with pytest.raises(UserError) as raised:
-        fetch(str(source), checksum, target, LIMIT)
+        fetch(str(source), f"sha256:{checksum}", target, LIMIT)
     assert files(target.parent) == before
     return str(raised.value)
 
@@ -58,22 +59,22 @@ def test_a_local_archive_is_copied_in_place_of_another(source: Path, target: Pat
         (source.parent / source.parent.name).mkdir(exist_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(b"other bytes")
-        assert fetch(form, GOOD_SHA256, target, LIMIT)
+        assert fetch(form, f"sha256:{GOOD_SHA256}", target, LIMIT)
         assert only(target) == source.read_bytes() == GOOD
 
 
 @pytest.mark.parametrize("name", ["a#b?c.zip", "100%25.zip"])
 def test_a_path_is_not_read_as_a_url(tmp_path: Path, target: Path, name: str) -> None:
     (tmp_path / name).write_bytes(GOOD)
-    assert fetch(str(tmp_path / name), GOOD_SHA256, target, LIMIT)
+    assert fetch(str(tmp_path / name), f"sha256:{GOOD_SHA256}", target, LIMIT)
     assert only(target) == GOOD
 
 
 def test_a_verified_archive_is_kept_without_its_source(source: Path, target: Path) -> None:
-    fetch(str(source), GOOD_SHA256, target, LIMIT)
+    fetch(str(source), f"sha256:{GOOD_SHA256}", target, LIMIT)
     source.unlink()
     before = target.stat()
-    assert not fetch(str(source), GOOD_SHA256, target, LIMIT)
+    assert not fetch(str(source), f"sha256:{GOOD_SHA256}", target, LIMIT)
     assert (target.stat().st_mtime_ns, target.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
 
 
@@ -148,9 +149,9 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_wheel_is_fetched_once_with_pip_from_the_user_s_index(wheel: Path, target: Path) -> None:
-    assert fetch("pip:ratings-archive==1.0", sha256(wheel), target, LIMIT)
+    assert fetch("pip:ratings-archive==1.0", f"sha256:{sha256(wheel)}", target, LIMIT)
     assert only(target) == wheel.read_bytes()
-    assert not fetch("pip:ratings-archive==1.0", sha256(wheel), target, LIMIT)
+    assert not fetch("pip:ratings-archive==1.0", f"sha256:{sha256(wheel)}", target, LIMIT)
 
 
 def test_a_wheel_with_a_wrong_checksum_is_not_kept(wheel: Path, target: Path) -> None:
@@ -206,3 +207,19 @@ def test_the_stage_reports_an_index_out_of_reach(project: Path) -> None:
         ELSEWHERE,
     )
     assert files(project) == before
+
+
+def test_an_archive_is_checked_against_the_md5_where_nothing_else_is_known(tmp_path: Path) -> None:
+    source, target = tmp_path / "source.zip", tmp_path / "target.zip"
+    source.write_bytes(GOOD)
+    digest = hashlib.md5(GOOD, usedforsecurity=False).hexdigest()
+    assert fetch(str(source), f"md5:{digest}", target, LIMIT)
+    assert not fetch(str(source), f"md5:{digest}", target, LIMIT)
+    source.write_bytes(GOOD + b".")
+    with pytest.raises(UserError, match=f"the archive's MD5 is .{{32}}, expected {digest[:-1]}0: it is damaged"):
+        fetch(str(source), f"md5:{digest[:-1]}0", tmp_path / "other.zip", LIMIT)
+    assert not (tmp_path / "other.zip").exists()
+    assert {name for name, release in RELEASES.items() if release.checksum.startswith("md5:")} == {
+        "ml-32m",
+        "ml-100k-zip",
+    }

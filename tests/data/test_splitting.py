@@ -16,12 +16,14 @@ from recommender.data.splitting import METHODS, describe, encode
 from recommender.data.synthetic import make_ratings
 from recommender.errors import RERUN, UserError
 from recommender.params import Split
+from recommender.params_file import load_params
 from recommender.paths import LISTED_ITEMS
 from recommender.paths import RATINGS as RATINGS_PATH
-from tests.conftest import ITEMS, RATINGS, USERS, files, refused, set_params, sha256, stage
+from tests.conftest import ITEMS, RATINGS, REPOSITORY, USERS, files, refused, set_params, sha256, stage
 
 OUTPUTS = [f"data/processed/{name}.parquet" for name in ("items", "test", "train", "users", "validation")]
 OUTPUTS.append("metrics/split.json")
+DEFAULTS = load_params(REPOSITORY / "params.yaml").split.model_dump()
 PART = [("user", pa.int32()), ("item", pa.int32()), ("rating", pa.float32())]
 SCHEMAS = {
     "train": PART,
@@ -67,12 +69,15 @@ def shuffled() -> tuple[pa.Table, pa.Table]:
     return table(rows), catalogue((random.permutation(np.arange(1, ITEMS + 6)) * 3).tolist())
 
 
+def chosen(method: str, **values: float) -> Split:
+    """Return the section for a method, with the defaults of params.yaml but for these values."""
+    return Split.model_validate({**DEFAULTS, **values, "method": method})
+
+
 def parts(count: int, test_size: float = 0.2, validation_size: float = 0, seed: int = 7) -> dict[str, list[int]]:
     """Split so many ratings at random."""
-    split = Split(method="random", test_size=test_size, validation_size=validation_size, seed=seed)
-    return {
-        name: rows.tolist() for name, rows in METHODS[split.method](pa.table({"user": range(count)}), split).items()
-    }
+    split = chosen("random", test_size=test_size, validation_size=validation_size, seed=seed)
+    return {name: rows.tolist() for name, rows in METHODS["random"](pa.table({"user": range(count)}), split).items()}
 
 
 def test_ids_are_numbered_by_first_appearance() -> None:
@@ -106,7 +111,7 @@ def test_a_rated_item_that_is_not_listed_is_refused(listed: list[int]) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_row_is_in_exactly_one_part_and_in_the_same_again(method: str) -> None:
     indexed, *_ = encode(*shuffled())
-    split = Split(method=method, test_size=0.2, validation_size=0.1, seed=7)
+    split = chosen(method, validation_size=0.1)
     first, again = (METHODS[method](indexed, split) for _ in range(2))
     assert [len(first[name]) > 0 for name in ("train", "validation", "test")] == [True] * 3
     assert sorted(np.concatenate(list(first.values())).tolist()) == list(range(RATINGS))
@@ -183,6 +188,7 @@ def test_the_description_counts_users_without_train_or_test_ratings() -> None:
         "density": 0.75,
         "users_without_train": 1,
         "users_without_test": 1,
+        "items_without_train": 0,
     }
     assert describe(indexed, rows, 4, 2) == described
     rows |= {"train": np.array([0, 3]), "validation": np.array([5])}
@@ -221,6 +227,7 @@ def independent(ratings: pa.Table, items: pa.Table, test_size: float, seed: int)
             "density": round(len(frame) / (len(users) * len(rated)), 6),
             "users_without_train": len(users.keys() - set(train["user_id"])),
             "users_without_test": len(users.keys() - set(test["user_id"])),
+            "items_without_train": len(rated.keys() - set(train["item_id"])),
         },
     }
 

@@ -85,7 +85,7 @@ def test_csv_quotes_are_removed_and_doubled_ones_halved(tmp_path: Path) -> None:
     assert rows(items) == [(3, 'A "quoted", title', "X|Y"), (1, "B", "X"), (7, "", "")]
 
 
-@pytest.mark.parametrize("name", ["ml-100k", "ml-1m"])
+@pytest.mark.parametrize("name", ["ml-100k", "ml-100k-zip", "ml-1m", "ml-10m"])
 def test_quotes_are_letters_where_the_layout_has_no_quoting(tmp_path: Path, name: str) -> None:
     text = ITEM_TEXT[name].replace("Toy: Story", '"Toy: Story').replace("unknown", '"u"', 1)
     items = extract(pack(tmp_path / "a.zip", name, text), RELEASES[name])[1]
@@ -130,6 +130,7 @@ def test_a_value_that_is_not_a_number_is_shown_with_its_line(tmp_path: Path, nam
         ("ml-1m", "0 6 3.5 -1 nan inf -inf 1e39", "1 to 5 in steps of 1"),
         ("ml-100k", "0.5 5.000001", "1 to 5 in steps of 1"),
         ("ml-latest-small", "0 0.25 3.75 5.5 nan", "0.5 to 5 in steps of 0.5"),
+        ("ml-10m", "0 0.25 3.75 5.5 nan", "0.5 to 5 in steps of 0.5"),
     ],
 )
 def test_a_rating_off_the_scale_is_shown_with_its_line(tmp_path: Path, name: str, wrong: str, scale: str) -> None:

@@ -73,7 +73,8 @@ def records(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Records:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (shutil.copytree if (trained / path).is_dir() else shutil.copy)(trained / path, folder / path)
         if name == "train":
-            set_params(folder, train__model=model, train__early_stopping=EARLY_STOPPING)
+            patience = int(model != "kernel")  # a closed form has no epochs to stop after
+            set_params(folder, train__model=model, train__early_stopping=EARLY_STOPPING | {"patience": patience})
             shutil.copy(folder / "data/processed/test.parquet", folder / "data/processed/validation.parquet")
         before = {path for path in folder.rglob("*") if path.is_file()}
         found[name, model] = record(folder, name)

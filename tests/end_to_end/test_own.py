@@ -135,13 +135,19 @@ def test_make_own_sets_the_parameters_and_runs(repository: Repository, books: tu
     changed = repository.attempt(sys.executable, "-m", "tools.environment", "--check")
     assert "error: ratings.csv: has changed: its SHA-256 is" in changed.stderr
     (repository.folder / "broken.csv").write_text("user,item,rating\n1,2,x\n")
-    saved = (repository.folder / "params.yaml").read_text()
+    saved, locked = ((repository.folder / name).read_text() for name in ("params.yaml", "dvc.lock"))
     failed = repository.attempt(*command, "--", "broken.csv")
     assert failed.returncode == 1
     assert "error: broken.csv: line 2: rating must be a number; found 'x'" in failed.stderr
     assert (repository.folder / "params.yaml").read_text() == saved != before
+    assert (repository.folder / "dvc.lock").read_text() == locked
     absent = repository.attempt(*command, "--", "absent.csv")
     assert re.search("^error: absent.csv: cannot be read: No such file", absent.stderr)
+    unlisted = repository.attempt(*command, "--items", "absent.csv", "--", "broken.csv")
+    assert (
+        "error: absent.csv: cannot be read: No such file or directory; give the path of a file with items"
+        in unlisted.stderr
+    )
     output = repository(*command, "--", "implicit.tsv")
     assert "All ratings are the same (implicit data), which mf cannot predict: softmax_mf ranks" in output
     assert "There are no times" in output
@@ -153,5 +159,5 @@ def test_wrong_columns_are_named(project: Path, columns: str) -> None:
     result = run(project, sys.executable, "-m", "tools.own", "--columns", columns, "--", "ratings.csv")
     assert result.returncode == 1
     assert re.match(
-        r"error: COLUMNS: '.+' must be one of user, item, .*=, and a column's name or number", result.stderr
+        r"error: COLUMNS: '.+' must have one of user, item, .* a column's name or number after it", result.stderr
     )

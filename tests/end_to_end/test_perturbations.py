@@ -11,7 +11,7 @@ import pytest
 
 from recommender.params import MODELS
 from recommender.paths import STAGES
-from tests.conftest import files, run, set_params
+from tests.conftest import IN_EPOCHS, files, run, set_params
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +44,9 @@ CASES = [("mf", [name]) for name in PERTURBATIONS]
 for model in MODELS[1:]:
     CASES.append((model, ["1 thread", "AVX2 in XLA", "another OpenBLAS kernel", "hash seed, time zone, language"]))
     CASES.append((model, ["8 threads", "AVX-512 in XLA", "NumPy without AVX-512", "oneDNN asked for"]))
+# Users who are folded in, where the model is solved for by LAPACK or by L-BFGS.
+FOLDED = {f"{model}, users held out": model for model in ("mf", "softmax_mf")}
+CASES += [(name, ["8 threads", "another OpenBLAS kernel", "NumPy without AVX-512"]) for name in FOLDED]
 
 
 def reproduce(folder: Path, env: dict[str, str], *prefix: str) -> dict[str, str]:
@@ -62,14 +65,18 @@ Projects = dict[str, tuple[Path, dict[str, str]]]
 
 @pytest.fixture(scope="module")
 def projects(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Projects:
-    """For each model a project set to it, and its outputs without perturbation."""
+    """For each model, and with users held out, a project set to it, and its outputs without perturbation."""
     made = {}
-    for model in MODELS:
+    for name in (*MODELS, *FOLDED):
         folder = Path(shutil.copytree(trained, tmp_path_factory.mktemp("perturbed") / "project"))
+        model = FOLDED.get(name, name)
         if model != "mf":
-            values = {f"train__{model}__embedding_size": 64, f"train__{model}__epochs": 5}
+            values = {f"train__{model}__embedding_size": 64}
+            values |= {f"train__{model}__epochs": 5} if model in IN_EPOCHS else {}
             set_params(folder, train__model=model, **values)
-        made[model] = folder, reproduce(folder, {})
+        if name in FOLDED:
+            set_params(folder, split__method="user_fold")
+        made[name] = folder, reproduce(folder, {})
     return made
 
 

@@ -14,7 +14,7 @@ from dvc.utils.flatten import flatten
 from recommender.evaluation.metrics import CURVES
 from recommender.params import MODELS
 from recommender.paths import STAGES
-from tests.conftest import Repository, files, refused, set_params
+from tests.conftest import IN_EPOCHS, Repository, files, refused, set_params
 from tools.experiments import as_settings
 
 TRAINED = ["train", "evaluate", "recommend", "report"]  # the stages that a change of the model runs
@@ -109,14 +109,15 @@ def test_another_k_to_evaluate_trains_nothing(repository: Repository) -> None:
 
 @pytest.mark.parametrize("model", MODELS[1:])
 def test_one_parameter_chooses_another_model(model: str, repository: Repository) -> None:
-    output = repository("dvc", "exp", "run", "-S", f"train.model={model}", "-S", f"train.{model}.epochs=2")
+    name, value = ("epochs", 2) if model in IN_EPOCHS else ("embedding_size", 8)
+    output = repository("dvc", "exp", "run", "-S", f"train.model={model}", "-S", f"train.{model}.{name}={value}")
     assert repository.ran(output) == TRAINED
     locked = yaml.safe_load((repository.folder / "dvc.lock").read_text())["stages"]["train"]
     assert f"recommender/models/{model}.py" in {dep["path"] for dep in locked["deps"]}
     params = locked["params"]["params.yaml"]
     groups = {"train.early_stopping", "train.final_fit", "train.model", "train.seed", f"train.{model}"}
     assert set(params) == groups
-    assert repository.metrics("train.json")["epochs"] == 2
+    assert repository.metrics("train.json").get(name, value) == value
 
 
 def test_a_model_that_is_not_used_reruns_nothing(repository: Repository) -> None:
@@ -225,9 +226,12 @@ def test_compare_passes_where_nothing_changed_and_fails_where_a_metric_is_worse(
     before = json.loads(repository("git", "show", "HEAD:metrics/evaluate.json"))["rmse"]
     now = repository.metrics("evaluate.json")["rmse"]
     table = compared(repository, "HEAD", "--markdown").stdout
-    assert "| file | metric | before | now | change | relative |  |" in table
+    assert "| file | metric | before | now | change | 95 % interval | relative | judged by |  |" in table
     row = next(line for line in table.splitlines() if line.startswith("| metrics/evaluate.json | rmse |"))
-    assert row.endswith(f"| {now - before:+.6f} | {(now - before) / before:+.2%} | worse |")
+    assert f"| {now - before:+.6f} | +" in row
+    assert row.endswith(f" | {(now - before) / before:+.2%} | interval and tolerance | worse |")
+    assert "| train.mf.learning_rate | 0.0005 | 5e-05 |" in table
+    assert table.count("```mermaid\nxychart-beta\n") == 4
 
 
 def test_runs_on_other_data_are_not_compared(repository: Repository) -> None:
@@ -243,7 +247,7 @@ def test_what_another_model_does_not_have_is_shown_and_not_judged(repository: Re
     repository("dvc", "exp", "run", "--quiet", "-S", "train.model=softmax_mf", "-S", "train.softmax_mf.epochs=20")
     assert "rmse" not in repository.metrics("evaluate.json")
     result = compared(repository, "HEAD")
-    assert re.search(r"metrics/evaluate.json │ rmse +│ +[0-9.]+ │ +- │ +- │ +- │ gone", result.stdout)
+    assert re.search(r"metrics/evaluate.json │ rmse +│ +[0-9.]+ │ +- │ +- │ +- │ +- │ tolerance +│ gone", result.stdout)
     assert re.search(r"metrics/train.json +│ loss +│ +[0-9.]+ │ +[0-9.]+ │ ", result.stdout)
     assert not re.search(r": (rmse|mae|loss|weights)", result.stderr)
 

@@ -83,3 +83,29 @@ def test_what_failed_is_reported_with_its_reason(repository: Repository) -> None
 )
 def test_wrong_settings_are_refused(arguments: list[str], message: str, repository: Repository) -> None:
     refused(repository.attempt(sys.executable, "-m", "tools.sweep", *arguments), message)
+
+
+def test_seeds_are_set_beside_users(repository: Repository) -> None:
+    first = repository.metrics("evaluate.json")
+    output = repository(sys.executable, "-m", "tools.seeds", "--count", "2")
+    shown, remove = output.split(REMOVE)
+    assert "Seeds 7 to 8" in shown.splitlines()[0]
+    rows = {row[0]: row[1:] for row in table(shown)}
+    names = remove.split()[3:]
+    assert len(names) == 2
+    found = [
+        repository.dvc_json("metrics", "show", name)[name]["data"]["metrics/evaluate.json"]["data"] for name in names
+    ]
+    assert first in found
+    assert found[0] != found[1]
+    for metric in ("map", "rmse", "novelty"):
+        mean, deviation, error, _, larger = rows[metric]
+        values = [run[metric] for run in found]
+        assert float(mean) == pytest.approx(sum(values) / 2, abs=6e-5)
+        assert float(deviation) == pytest.approx(abs(values[0] - values[1]) / 2**0.5, abs=6e-5)
+        assert larger in ("seeds", "users")
+        assert float(error) > 0
+    refused(
+        repository.attempt(sys.executable, "-m", "tools.seeds", "--count", "1"), "N: must be at least 2 for a standard"
+    )
+    repository("dvc", "exp", "remove", *names)

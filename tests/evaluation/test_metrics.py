@@ -14,9 +14,23 @@ from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
 from recommender.evaluation.heldout import HeldOut, evaluate
-from recommender.evaluation.metrics import CURVES, RANKING, at_k, ranking_metrics, rating_errors, relevant_rows, summary
+from recommender.evaluation.metrics import (
+    ACCURACY,
+    ERRORS,
+    RANKING,
+    Measured,
+    accuracy,
+    at_k,
+    exposure,
+    rating_errors,
+    reduced,
+    relevant_rows,
+    summary,
+    user_errors,
+)
 from recommender.paths import TEST, TRAIN, VALIDATION
 from recommender.ranking.factors import Factors
+from recommender.ranking.learned import Learned
 from recommender.storage import read_json, read_table
 from tests import reference
 from tests.samples import write_split
@@ -28,6 +42,12 @@ def interactions(table: pd.DataFrame, shape: tuple[int, int]) -> Interactions:
     return Interactions(
         table["user"].to_numpy(np.int32), table["item"].to_numpy(np.int32), table["rating"].to_numpy(np.float32), shape
     )
+
+
+def ranking_metrics(
+    lists: NDArray[np.int32], hits: NDArray[np.bool_], relevant: NDArray[np.int64], items: int
+) -> Measured:
+    return Measured.of([reduced(accuracy(hits, relevant))], exposure(lists, items))
 
 
 def held_out_of(train: pd.DataFrame, test: pd.DataFrame, shape: tuple[int, int], quantile: float) -> HeldOut:
@@ -68,13 +88,14 @@ def assert_evaluates_like_the_reference(
     shape = len(factors.user_factors), len(factors.item_factors)
     ranking, errors = evaluate(factors, held_out_of(train, test, shape, quantile), k)
     expected = reference.evaluate(train, test, factors, quantile, k)
-    for name in CURVES:
-        assert_allclose(getattr(ranking, name), [row[name] for row in expected], err_msg=name, **EXACT)
+    for name in RANKING:
+        assert_allclose(ranking.curves[name], [row[name] for row in expected], err_msg=name, **EXACT)
     found = summary(ranking, errors)
-    assert found.pop("users") == len(ranking.average_precision) == test["user"].nunique()
+    assert found.pop("users") == len(ranking.users["map"]) == test["user"].nunique()
+    assert found.pop("gini") == ranking.curves["gini"][-1]
     assert found == pytest.approx(expected[-1], rel=0, abs=1e-12)
-    assert_allclose(ranking.average_precision.mean(), expected[-1]["map"], **EXACT)
-    assert_allclose(ranking.user_recall.mean(), expected[-1]["recall"], **EXACT)
+    for name in ACCURACY:
+        assert_allclose(ranking.users[name].mean(), expected[-1][name], err_msg=name, **EXACT)
 
 
 @settings(max_examples=120, deadline=None)
@@ -109,12 +130,19 @@ def test_the_stage_writes_what_the_slow_reference_finds(trained: Path) -> None:
     expected = reference.evaluate(train, test, factors, 0.85, 25)
     written = read_json(trained / "metrics/evaluate.json")
     assert written.pop("users") == test["user"].nunique()
-    assert written == pytest.approx(expected[-1], abs=6e-7, rel=0)
     curves = pd.read_csv(trained / "metrics/at_k.csv")
-    assert curves.columns.tolist() == ["k", *CURVES]
     assert curves["k"].tolist() == list(range(1, 26))
-    for name in CURVES:
-        assert_allclose(curves[name], [row[name] for row in expected], rtol=0, atol=6e-7)
+    assert set(written) == {*curves.columns[1:], "rmse", "mae"}
+    relevant = reference.relevant_items(test, 0.85)
+    ranked = reference.lists(train, sorted(relevant), 80, 25, reference.score(factors))
+    categories = read_table(trained / "data/processed/items.parquet")["categories"].to_pylist()
+    for k in (1, 2, 10, 25):
+        row = expected[k - 1]
+        row |= reference.describe(ranked, relevant, train, 80, k, categories)
+        assert {name: curves[name][k - 1] for name in curves.columns[1:]} == pytest.approx(
+            {name: row[name] for name in row if name not in ERRORS}, abs=6e-7, rel=0
+        )
+    assert written == pytest.approx(expected[-1], abs=6e-7, rel=0)
 
 
 @pytest.mark.usefixtures("workspace")
@@ -159,14 +187,16 @@ def test_metrics_of_one_list_match_those_worked_out_by_hand() -> None:
     lists = np.array([[10, 11, 12, 13, 14]], dtype=np.int32)
     hits = np.array([[False, True, True, False, True]])
     metrics = ranking_metrics(lists, hits, np.array([4]), 20)
-    assert_allclose(metrics.precision, [0, 1 / 2, 2 / 3, 2 / 4, 3 / 5], **EXACT)
-    assert_allclose(metrics.recall, [0, 0.25, 0.5, 0.5, 0.75], **EXACT)
-    assert_allclose(metrics.map, [0, 0.25, 7 / 18, 7 / 24, (1 / 2 + 2 / 3 + 3 / 5) / 4], **EXACT)
+    assert_allclose(metrics.curves["precision"], [0, 1 / 2, 2 / 3, 2 / 4, 3 / 5], **EXACT)
+    assert_allclose(metrics.curves["recall"], [0, 0.25, 0.5, 0.5, 0.75], **EXACT)
+    assert_allclose(metrics.curves["map"], [0, 0.25, 7 / 18, 7 / 24, (1 / 2 + 2 / 3 + 3 / 5) / 4], **EXACT)
     # Gains 1, .6309297535714575, .5, .43067655807339306 and .38685280723454163 at ranks 1 to 5.
     expected = [0, 0.38685280723454163, 1.1309297535714575 / 2.1309297535714575]
     expected += [1.1309297535714575 / 2.5616063116448506, 1.5177825608059992 / 2.5616063116448506]
-    assert_allclose(metrics.ndcg, expected, **EXACT)
-    assert (metrics.mrr, metrics.hit_rate, metrics.coverage) == (0.5, 1.0, 0.25)
+    assert_allclose(metrics.curves["ndcg"], expected, **EXACT)
+    assert [metrics.at(name) for name in ("mrr", "hit_rate", "coverage")] == [0.5, 1.0, 0.25]
+    assert_allclose(metrics.curves["mrr"], [0, 0.5, 0.5, 0.5, 0.5], **EXACT)
+    assert_allclose(metrics.curves["coverage"], [0.05, 0.1, 0.15, 0.2, 0.25], **EXACT)
 
 
 def test_metrics_are_means_over_users_with_and_without_hits() -> None:
@@ -174,14 +204,14 @@ def test_metrics_are_means_over_users_with_and_without_hits() -> None:
     lists = np.array([[0, 1, 2], [2, 1, 0], [3, -1, -1]], dtype=np.int32)
     hits = np.array([[True, True, False], [False, False, False], [True, False, False]])
     metrics = ranking_metrics(lists, hits, np.array([2, 1, 1]), 8)
-    assert_allclose(metrics.precision, [2 / 3, 3 / 6, 3 / 9], **EXACT)
-    assert_allclose(metrics.recall, [0.5, 2 / 3, 2 / 3], **EXACT)
-    assert_allclose(metrics.map, [2 / 3, 2 / 3, 2 / 3], **EXACT)
-    assert_allclose(metrics.ndcg, [2 / 3, 2 / 3, 2 / 3], **EXACT)
-    assert_allclose([metrics.mrr, metrics.hit_rate], [2 / 3, 2 / 3], **EXACT)
-    assert metrics.coverage == 0.5
-    assert_array_equal(metrics.average_precision, [1, 0, 1])
-    assert_array_equal(metrics.user_recall, [1, 0, 1])
+    assert_allclose(metrics.curves["precision"], [2 / 3, 3 / 6, 3 / 9], **EXACT)
+    assert_allclose(metrics.curves["recall"], [0.5, 2 / 3, 2 / 3], **EXACT)
+    assert_allclose(metrics.curves["map"], [2 / 3, 2 / 3, 2 / 3], **EXACT)
+    assert_allclose(metrics.curves["ndcg"], [2 / 3, 2 / 3, 2 / 3], **EXACT)
+    assert_allclose([metrics.at("mrr"), metrics.at("hit_rate")], [2 / 3, 2 / 3], **EXACT)
+    assert metrics.at("coverage") == 0.5
+    assert_array_equal(metrics.users["map"], [1, 0, 1])
+    assert_array_equal(metrics.users["recall"], [1, 0, 1])
 
 
 def test_measure_looks_up_hits_by_user_and_item() -> None:
@@ -190,33 +220,36 @@ def test_measure_looks_up_hits_by_user_and_item() -> None:
     held_out = held_out_of(test[:0], test, (4, 5), 0.5)
     assert held_out.users.tolist() == [0, 2]
     metrics = held_out.measure(np.array([[3, 2], [0, 1]], dtype=np.int32))
-    assert_array_equal(metrics.precision, [0.5, 0.5])
-    assert_array_equal(metrics.recall, [0.25, 0.75])
-    assert metrics.mrr == 0.75
-    assert metrics.coverage == 4 / 5
+    assert_array_equal(metrics.curves["precision"], [0.5, 0.5])
+    assert_array_equal(metrics.curves["recall"], [0.25, 0.75])
+    assert metrics.at("mrr") == 0.75
+    assert metrics.at("coverage") == 4 / 5
     padding = held_out.measure(np.full((2, 3), -1, dtype=np.int32))
-    assert (padding.hit_rate, padding.mrr, padding.coverage) == (0, 0, 0)
+    assert [padding.at(name) for name in RANKING] == [0] * len(RANKING)
 
 
 def test_hits_are_exact_where_pairs_are_too_many_for_float64() -> None:
     users, items, ratings = np.array([2**23 - 1]), np.array([7]), np.ones(1, dtype=np.float32)
     shape = 2**23, 2**31 - 1
-    held_out = HeldOut(
-        Interactions(users.astype(np.int32), items.astype(np.int32), ratings, shape), sp.csr_array((1, 1)), ratings > 0
-    )
-    assert held_out.measure(np.array([[6, 8, 7]], dtype=np.int32)).mrr == pytest.approx(1 / 3)
+    test = Interactions(users.astype(np.int32), items.astype(np.int32), ratings, shape)
+    everybody = Learned(np.empty(0, np.int64), np.ones(shape[0], dtype=bool))
+    held_out = HeldOut(test, sp.csr_array((1, 1)), ratings > 0, everybody)
+    assert held_out.hits(np.array([[6, 8, 7]], dtype=np.int32)).tolist() == [[False, False, True]]
 
 
 def test_rating_errors_match_those_worked_out_by_hand() -> None:
     errors = rating_errors(np.array([3.0, 4.5, 2.0]), np.array([4, 4, 4], dtype=np.float32))
     assert errors == {"rmse": math.sqrt(5.25 / 3), "mae": pytest.approx(3.5 / 3, abs=1e-15)}
+    by_user = user_errors(np.array([1, 0, 1]), np.array([3.0, 4.5, 2.0]), np.array([4, 4, 4], dtype=np.float32))
+    assert_allclose(by_user["rmse"], [0.5, math.sqrt(2.5)], **EXACT)
+    assert_allclose(by_user["mae"], [0.5, 1.5], **EXACT)
 
 
 def test_a_table_of_every_k_and_a_summary_of_the_last() -> None:
     metrics = ranking_metrics(np.array([[0, 1]], dtype=np.int32), np.array([[False, True]]), np.array([1]), 4)
     table, last = at_k(metrics), summary(metrics, {"rmse": 2.0})
-    assert list(table) == ["k", *CURVES]
-    assert list(last) == ["users", *RANKING, "rmse"]
+    assert list(table) == ["k", *RANKING, "gini"]
+    assert list(last) == ["users", *RANKING, "gini", "rmse"]
     assert [table[name].tolist() for name in ("k", "recall", "map")] == [[1, 2], [0, 1], [0, 0.5]]
     assert (last["users"], last["recall"], last["map"], last["rmse"]) == (1, 1, 0.5, 2)
     assert last["ndcg"] == pytest.approx(1 / math.log2(3), abs=1e-12)

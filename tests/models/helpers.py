@@ -25,7 +25,7 @@ SMALL = {
 def parameters(model: str, section: dict[str, Any] | None = None, /, **others: Any) -> Train:  # noqa: ANN401
     """Return the parameters of params.yaml for a small model, with changes to its section and beside it."""
     values = load_params(REPOSITORY / "params.yaml").train.model_dump()
-    small = {**values[model], **SMALL, **(section or {})}
+    small = {**values[model], **{key: SMALL[key] for key in SMALL.keys() & values[model].keys()}, **(section or {})}
     return Train.model_validate({**values, "model": model, model: small, **others})
 
 
@@ -44,4 +44,4 @@ def make_parts(validation: float = 0.0, users: int = USERS, items: int = ITEMS, 
 
     held_out = place < 0.2 + validation
     order = np.random.default_rng(2).permutation(items).astype(np.int32)
-    return Parts(part(~held_out), part(held_out & (place >= 0.2)), part(place < 0.2), order)
+    return Parts(part(~held_out), part(held_out & (place >= 0.2)), part(place < 0.2), part(place < 0), order)

@@ -173,7 +173,7 @@ def test_it_ranks_better_than_popularity_where_taste_is_planted_and_exports_what
     fit(job, params, 30)
     held_out, factors = HeldOut.of(parts.test, parts.train, 0.85), job.factors()
     popular = top_k_of_all(held_out.users, held_out.seen, 25, parts.train.item_counts())
-    assert evaluate(factors, held_out, 25)[0].map[-1] > 1.2 * held_out.measure(popular).map[-1]
+    assert evaluate(factors, held_out, 25)[0].at("map") > 1.2 * held_out.measure(popular).at("map")
     users, items = (part.ravel().astype(np.int32) for part in np.indices((400, 200)))
     scores = np.asarray(job.model(np.arange(400, dtype=np.int32)))
     assert_allclose(factors.pair_scores(users, items), scores.ravel(), rtol=0, atol=1e-4)

@@ -7,21 +7,22 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_array_equal, assert_equal
 
 from recommender.data.interactions import Interactions
 from recommender.errors import UserError
 from recommender.evaluation.heldout import HeldOut, evaluate
 from recommender.models.core.training import Parts, Trained, fit, prepare, train
-from recommender.params import MODELS
 from recommender.paths import TEST
+from recommender.ranking import fold_in
 from recommender.ranking.factors import Factors
+from recommender.ranking.learned import DECIMALS
 from recommender.storage import read_json, read_table, write_table
 from stages import train as train_stage
-from tests.conftest import files, stage
+from tests.conftest import IN_EPOCHS, files, stage
 from tests.models.helpers import make_parts, parameters, stopping
 
-each_model = pytest.mark.parametrize("model", MODELS)
+each_model = pytest.mark.parametrize("model", IN_EPOCHS)
 OUTPUTS = ("models/factors.npz", "models/fold_in.npz", "models/mf.keras", "metrics/train.json", "metrics/history.csv")
 
 
@@ -123,7 +124,7 @@ def test_without_a_validation_part_test_ratings_are_only_reported(model: str) ->
 
 
 def val_map(parts: Parts, factors: Factors) -> float:
-    return float(evaluate(factors, HeldOut.of(parts.validation, parts.train, 0.85), 25)[0].map[-1])
+    return float(evaluate(factors, HeldOut.of(parts.validation, parts.train, 0.85), 25)[0].at("map"))
 
 
 def test_early_stopping_keeps_the_best_epoch() -> None:
@@ -163,7 +164,7 @@ def test_the_final_fit_learns_from_all_but_test_for_the_best_number_of_epochs() 
     fit(job, params, found.metrics["epochs"])
     assert_array_equal(job.factors().user_factors, found.factors.user_factors)
     assert_array_equal(job.factors().item_factors, found.factors.item_factors)
-    assert job.fold_in == found.fold_in
+    assert_equal(dataclasses.asdict(job.fold_in), dataclasses.asdict(found.fold_in))
     assert found.fold_in.trained_on == len(known)  # type: ignore[union-attr]
 
 
@@ -175,3 +176,50 @@ def test_a_final_fit_on_all_ratings_learns_from_test_too() -> None:
     assert_array_equal(job.factors().user_factors, found.factors.user_factors)
     # The loss on test is that of the model before, which had not learned from it.
     assert found.metrics["val_loss"] == train(parts, parameters("mf")).metrics["val_loss"]
+
+
+def user_fold(parts: Parts) -> Parts:
+    """Hold out the first ten users for test and the next ten for validation, with the rest of their ratings given."""
+    train = parts.train.users
+    held_out = {"test": parts.test.of(parts.test.users < 10), "train": parts.train.of(train >= 20)}
+    known = (parts.validation.users >= 10) & (parts.validation.users < 20)
+    return dataclasses.replace(
+        parts, validation=parts.validation.of(known), given=parts.train.of(train < 20), **held_out
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "final_fit", "first"),
+    [
+        ("mf", True, 10),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("mf", False, 20), ("mf", "all", 0)]),
+        *(pytest.param(model, True, 10, marks=pytest.mark.slow) for model in IN_EPOCHS[1:]),
+    ],
+)
+def test_users_held_out_whole_are_folded_in(model: str, final_fit: object, first: int) -> None:
+    parts = user_fold(make_parts(0.2))
+    found = train(
+        parts,
+        parameters(model, {"ensemble_size": 2, "epochs": 2}, final_fit=final_fit, early_stopping=stopping(1, k=5)),
+    )
+    assert "val_loss" not in found.history  # their vectors are not trained
+    assert found.history["val_map"].max() > 0
+    given = parts.given.of(parts.given.users < first)
+    people = np.unique(given.users)
+    assert people.tolist() == list(range(first))
+    expected = fold_in.fold_in(found.factors, found.fold_in, given.matrix()[people])
+    assert_array_equal(found.factors.user_factors[people], np.round(expected.user_factors, DECIMALS))
+    assert_array_equal(found.factors.user_bias[people], np.round(expected.user_bias, DECIMALS))
+
+
+def test_what_is_given_of_others_changes_nothing_that_is_learned() -> None:
+    parts = user_fold(make_parts(0.2))
+    nothing = dataclasses.replace(parts, given=parts.given.of(np.zeros(len(parts.given), dtype=bool)))
+    found, other = (train(each, parameters("mf", {"epochs": 2})).factors for each in (parts, nothing))
+    assert_array_equal(other.item_factors, found.item_factors)
+    assert_array_equal(other.item_bias, found.item_bias)
+    assert_array_equal(other.user_factors[20:], found.user_factors[20:])
+    assert_array_equal(other.user_bias[20:], found.user_bias[20:])
+    # Nothing is known of the others.
+    assert not other.user_factors[:20].any()
+    assert not other.user_bias[:20].any()

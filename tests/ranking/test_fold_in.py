@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.sparse as sp
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal, assert_equal
 from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
@@ -20,7 +20,8 @@ from recommender.models.mf import MatrixFactorization
 from recommender.models.softmax_mf import SoftmaxFactorization, rating_weights
 from recommender.ranking import fold_in as module
 from recommender.ranking.factors import Factors
-from recommender.ranking.fold_in import RatingLoss, SoftmaxLoss, fold_in, softmax_loss
+from recommender.ranking.fold_in import EncodedLoss, FoldIn, RatingLoss, SoftmaxLoss, fold_in, softmax_loss
+from recommender.ranking.user_kernel import UserKernel
 from recommender.storage import write_arrays
 from tests.models.helpers import parameters
 
@@ -92,20 +93,20 @@ def test_lazy_adam_penalises_a_user_only_in_batches_with_a_rating() -> None:
 
 
 def test_ridge_leaves_no_gradient_of_the_encoded_models_loss() -> None:
-    residuals = np.random.default_rng(5).normal(0, 1, (ITEMS, USERS)).astype(np.float32)
-    encoder = np.random.default_rng(6).normal(0, 0.5, (USERS, SIZE)).astype(np.float32)
-    start = dataclasses.replace(random_factors(mean=3.1), item_factors=residuals @ encoder)
+    inputs = np.random.default_rng(5).normal(0, 1, (ITEMS, 5)).astype(np.float32)
+    encoder = np.random.default_rng(6).normal(0, 0.5, (5, SIZE)).astype(np.float32)
+    start = dataclasses.replace(random_factors(mean=3.1), item_factors=inputs @ encoder)
     folded = fold_in(start, ENCODED, KNOWN.matrix())
     section = parameters("encoded_mf", {"embedding_size": SIZE, "dropout": 0.0, "l2": L2}).encoded_mf
-    model = EncodedFactorization((USERS, ITEMS), section, len(KNOWN), 1, 3.1, seed=0)
-    trained = folded.user_factors, encoder, folded.user_bias, folded.item_bias
-    for weight, value in zip(model.trainable_variables, trained, strict=True):
+    model = EncodedFactorization((3.1, folded.user_bias, folded.item_bias), inputs, section, len(KNOWN), 1, seed=0)
+    for weight, value in zip(model.trainable_variables, (folded.user_factors, encoder), strict=True):
         weight.assign(value)
     model.compile()
-    inputs = np.arange(ITEMS, dtype=np.int32), residuals
-    users, _, user_bias, _ = gradients(model, inputs, KNOWN.matrix().toarray().T)
+    users, _ = gradients(model, np.arange(ITEMS, dtype=np.int32), KNOWN.matrix().toarray().T)
     assert_allclose(users, 0, atol=2e-6)
-    assert_allclose(user_bias, 0, atol=2e-6)
+    # A bias is penalised as by one more rating at 0.
+    errors = KNOWN.ratings - folded.pair_scores(KNOWN.users, KNOWN.items)
+    assert_allclose(np.bincount(KNOWN.users, errors, USERS), folded.user_bias, atol=2e-5)
 
 
 def masks(dropout: float) -> list[tuple[float, NDArray[np.float64]]]:
@@ -232,17 +233,74 @@ def test_models_that_nobody_can_be_added_to_are_refused() -> None:
 
 
 LAZY = RatingLoss(1200, 1e-6, 0.5, 0.25, 32, 2)
+PARTS: dict[str, Any] = {
+    "rating_base": 1.5,
+    "profile_weight": 2.0,
+    "gamma": 3.0,
+    "user_scale": 0.2,
+    "mean_count": 6.0,
+    "item_scale": np.linspace(0.5, 1.5, ITEMS, dtype=np.float32),
+    "landmarks": np.array([1, 4, 7], np.int32),
+    "item_weights": np.random.default_rng(1).normal(0, 0.3, (3, ITEMS)).astype(np.float16),
+    "anchors": np.random.default_rng(2).normal(0, 0.3, (4, ITEMS)).astype(np.float16),
+    "anchor_scale": np.array([0.5, 1, 1.5, 2], np.float32),
+    "mapping": np.random.default_rng(3).normal(0, 1, (4, 2)).astype(np.float32),
+    "highest": 10.0,
+}
+FOUND: list[FoldIn] = [LAZY, SoftmaxLoss(2.0, 0.2, 0.8, 3), UserKernel(**PARTS), EncodedLoss(1200, 1e-6, **PARTS)]
 
 
-@pytest.mark.parametrize("loss", [LAZY, SoftmaxLoss(2.0, 0.2, 0.8, 3)], ids=["rating", "softmax"])
-def test_a_saved_loss_loads_as_it_was_from_the_same_bytes(tmp_path: Path, loss: RatingLoss | SoftmaxLoss) -> None:
+def test_a_kernel_s_vectors_are_those_of_its_definition() -> None:
+    kernel, known = UserKernel(**PARTS), KNOWN.matrix().toarray()
+    found = fold_in(
+        dataclasses.replace(random_factors(), item_factors=np.ones((ITEMS, 2), np.float32)), kernel, KNOWN.matrix()
+    )
+    for user, row in enumerate(known):
+        x = [1.5 ** (1 + 4 * (star - 1) / 9 - 4) if star else 0 for star in row]
+        profile = np.maximum(
+            [sum(x[i] * PARTS["item_weights"][place, j] for place, i in enumerate((1, 4, 7))) for j in range(ITEMS)], 0
+        )
+        features = (np.array(x) + 2 * profile**0.75) * PARTS["item_scale"]
+        features /= np.linalg.norm(features) or 1
+        scale = (max(np.count_nonzero(row), 1) / 6) ** 0.2
+        similar = np.exp(3 * (PARTS["anchors"].astype(float) @ features - 1)) * PARTS["anchor_scale"] * scale
+        assert_allclose(found.user_factors[user], similar @ PARTS["mapping"], rtol=1e-4, atol=1e-6)
+    assert not found.user_bias.any()
+
+
+def test_features_of_a_kernel_are_fixed_while_the_rest_of_a_vector_is_fitted() -> None:
+    start, loss = (
+        random_factors(mean=3.1),
+        EncodedLoss(len(KNOWN), L2, bias_penalty=1.0, **{**PARTS, "mapping": PARTS["mapping"][:, :1]}),
+    )
+    folded = fold_in(start, loss, KNOWN.matrix())
+    own = loss.vectors(KNOWN.matrix())
+    assert_allclose(folded.user_factors[:, -1:], own, rtol=1e-6)
+    left = dataclasses.replace(KNOWN, ratings=KNOWN.ratings - own[KNOWN.users, 0] * start.item_factors[KNOWN.items, -1])
+    rest = fold_in(dataclasses.replace(start, item_factors=start.item_factors[:, :-1]), ENCODED, left.matrix())
+    assert_allclose(folded.user_factors[:, :-1], rest.user_factors, atol=1e-5)
+    assert_allclose(folded.user_bias, rest.user_bias, atol=1e-5)
+
+
+def test_a_kernel_of_other_vectors_is_refused() -> None:
+    for kernel in (UserKernel(**PARTS), EncodedLoss(9, 0.1, **PARTS)):
+        factors = dataclasses.replace(random_factors(), item_factors=np.ones((ITEMS + 1, SIZE), np.float32))
+        with pytest.raises(
+            UserError, match=r"fold_in\.npz: belongs to other vectors than models/factors\.npz; run `dvc repro`"
+        ):
+            fold_in(factors, kernel, KNOWN.matrix())
+
+
+@pytest.mark.parametrize("loss", FOUND, ids=["rating", "softmax", "kernel", "encoded"])
+def test_what_folds_in_loads_as_it_was_saved_from_the_same_bytes(tmp_path: Path, loss: FoldIn) -> None:
     first, second = tmp_path / "first.npz", tmp_path / "second.npz"
     module.save(loss, first)
     module.save(loss, second)
     assert first.read_bytes() == second.read_bytes()
     loaded = module.load(first)
-    assert loaded == loss
-    assert type(loaded.ensemble_size) is int
+    assert type(loaded) is type(loss)
+    assert_equal(dataclasses.asdict(loaded), dataclasses.asdict(loss))
+    assert type(getattr(loaded, "ensemble_size", 1)) is int
 
 
 @pytest.mark.parametrize(

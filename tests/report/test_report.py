@@ -1,5 +1,6 @@
 """The page of a run: what is on it, that it needs no other file, and that its bytes are always the same."""
 
+import dataclasses
 import html.parser
 import re
 from pathlib import Path
@@ -10,16 +11,20 @@ import pytest
 
 from recommender.errors import UserError
 from recommender.evaluation.metrics import CURVES, RANKING
+from recommender.evaluation.statistics import statistics
 from recommender.params_file import load_params
-from recommender.paths import BASELINES_AT_K, HISTORY, ITEMS, RECOMMENDATIONS, REPORT
+from recommender.paths import BASELINES_AT_K, HISTORY, ITEMS, METRICS, RATINGS, RECOMMENDATIONS, REPORT, USER_METRICS
+from recommender.ranking.recommender import Recommender, as_text
 from recommender.report import charts, page
+from recommender.report import lists as list_charts
 from recommender.report.drawing import style
 from recommender.report.page import Run
 from recommender.storage import read_json, read_table, write_table
-from stages import report
+from stages import baselines, evaluate, recommend, report, split
 from tests.conftest import set_params, sha256, stage
 
-CHARTS = {"values", "tail", "users", "loss", "popularity", "recall", "error", "map", *(f"curve-{n}" for n in CURVES)}
+CHARTS = {"values", "tail", "users", "time", "loss", "popularity", "recall", "error", "map"}
+CHARTS |= {"novelty", "exposure", "by-items", "by-users", "calibration", *(f"curve-{n}" for n in CURVES)}
 
 
 class Page(html.parser.HTMLParser):
@@ -149,13 +154,18 @@ def test_the_best_of_each_column_is_found_where_models_compete() -> None:
     metrics = {name: dict.fromkeys(RANKING, value) for name, value in (("this", 0.1), ("mean", 0.3), ("ease", 0.2))}
     metrics["this"] |= {"rmse": 0.9, "mae": 0.8}
     metrics["mean"] |= {"rmse": 1.1}
-    best = page.best(metrics)
-    assert (best["map"], best["rmse"], best["mae"]) == (0.3, 0.9, None)
-    assert set(page.best({"this": metrics["this"]}).values()) == {None}
+    users = {name: {"map": np.repeat(row["map"], 9)} for name, row in metrics.items()}
+    users["mean"]["map"] = np.linspace(-1, 1.6, 9)
+    found = statistics(users, ["map"], np.ones(9, np.int32))
+    best = page.best(metrics, found)
+    assert best["map"] == ["mean", "ease", "this"]  # with so few users neither is known to be worse
+    assert (best["coverage"], best["rmse"], best["mae"]) == (["mean"], ["this"], [])
+    assert list(page.best({"this": metrics["this"]}, found).values()) == [[]] * len(best)
 
 
 def test_the_table_marks_the_best_and_shows_a_dash_for_what_is_missing(text: str, trained: Path) -> None:
-    marked = re.findall(r'<td class="best">([0-9.]+) <span aria-label="best">', text)
+    marked = re.findall(r'<td class="best">([0-9.]+) <span aria-label="best">★</span>', text)
+    assert re.search(r"★</span><small>\.\d{4}\N{EN DASH}\.\d{4}</small>", text)
     metrics = [read_json(trained / "metrics/evaluate.json"), *read_json(trained / "metrics/baselines.json").values()]
     assert f"{max(model['map'] for model in metrics):.4f}" in marked
     assert f"{min(model['rmse'] for model in metrics if 'rmse' in model):.4f}" in marked
@@ -256,6 +266,18 @@ def test_a_ranking_model_is_shown_without_rating_errors(finished: Path) -> None:
     assert "train.mf." not in text
 
 
+def test_a_model_in_closed_form_is_shown_without_losses(finished: Path) -> None:
+    set_params(finished, train__model="kernel", train__kernel__embedding_size=8)
+    for name in ("train", "evaluate", "recommend", "report"):
+        result = stage(finished, name)
+        assert result.returncode == 0, result.stderr
+    text = (finished / REPORT).read_text()
+    assert "with vectors of 8 numbers, solved to rank\n    in closed form." in text
+    assert 'id="map-title"' in text
+    assert "Loss" not in text
+    assert "train.kernel.item_ridge" in text
+
+
 def test_a_page_without_ease_is_drawn(finished: Path) -> None:
     set_params(finished, baselines__ease_max_items=1)
     for name in ("baselines", "report"):
@@ -292,11 +314,84 @@ def test_shares_of_recommendations_are_counted_from_the_most_popular_on() -> Non
     )
 
 
+def test_half_of_the_places_are_shared_by_as_many_items_as_it_takes() -> None:
+    lists = {"popular": np.array([[0, 1], [0, 1], [1, 0]]), "item_mean": np.array([[0, 1], [2, 3], [4, -1]])}
+    with style():
+        chart = list_charts.exposure(lists, 10)
+    assert chart.text == "Items that share half of all places in a model's lists, of 10: popular 1, item mean 3."
+
+
+def test_categories_are_compared_with_those_of_the_users() -> None:
+    shares = {"known ratings": np.array([0.5, 0.3, 0.2]), "ease": np.array([0.4, 0.6, 0.0])}
+    found = statistics({"ease": {"miscalibration": np.full(3, 0.25)}}, ["miscalibration"], np.ones(3, np.int32))
+    with style():
+        chart = list_charts.calibration(shares, ["Drama", "War", ""], found)
+    assert "ease 0.25 (War +30%, none -20%)" in chart.text
+
+
+def test_groups_of_too_few_users_are_left_out(run: Run) -> None:
+    known = np.zeros_like(run.results.known_ratings)
+    known[:20], known[20:25] = 30, 1
+    with style():
+        chart = list_charts.by_users(dataclasses.replace(run.results, known_ratings=known), 25)
+    assert chart.text.startswith(
+        f"Users: {len(known) - 25} with 0, 20 with 20-49 ratings. Recall from left to right: this"
+    )
+
+
 @pytest.mark.usefixtures("here")
-@pytest.mark.parametrize("path", [HISTORY, BASELINES_AT_K, RECOMMENDATIONS])
+@pytest.mark.parametrize("path", [HISTORY, BASELINES_AT_K, RECOMMENDATIONS, USER_METRICS])
 def test_a_missing_input_is_named_and_the_old_page_stays(path: Path) -> None:
     before = sha256(REPORT)
     path.unlink()
     with pytest.raises(UserError, match=f"^{path}: not found; run `dvc repro`"):
         report.main()
     assert sha256(REPORT) == before
+
+
+def test_the_span_of_time_and_the_busiest_month() -> None:
+    days = np.array(["2003-12-31", "2004-02-29", "2004-02-01", "2005-01-01"], "datetime64[s]").astype(np.int64)
+    with style():
+        assert charts.ratings_over_time(days).text == (
+            "From 2003-12-31 to 2005-01-01; 50% of the ratings are of 2004-02, the busiest month."
+        )
+        once = charts.ratings_over_time(np.zeros(3, np.int64))
+        late = charts.ratings_over_time(np.array([0, 10**11]))
+    assert once.text == "From 1970-01-01 to 1970-01-01; 100% of the ratings are of 1970-01, the busiest month."
+    assert "From 1970-01-01 to 5138-11-16" in late.text
+
+
+def test_without_times_there_is_no_chart_of_them(here: Path) -> None:
+    table = read_table(RATINGS)
+    write_table(RATINGS, table.set_column(3, "timestamp", pa.nulls(len(table), pa.int64())))
+    report.main()
+    assert "time-title" not in (here / REPORT).read_text()
+
+
+def test_users_who_were_not_learned_are_counted(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["stage"])
+    set_params(here, split__method="temporal")
+    for each in (split, evaluate, baselines, recommend, report):
+        each.main()
+    text = re.sub(r"\s+", " ", (here / REPORT).read_text())
+    found = re.search(r"(\d+) of the (\d+) users have no rating that was learned", text)
+    assert found
+    assert int(found[1]) == read_json(METRICS)["users"] - read_json(METRICS)["known_users"]["users"]
+    assert f"For the others MAP is {read_json(METRICS)['known_users']['map']:.4f} (this model), " in text
+    assert "For users without a rating that was learned, they are numbers of ratings." in text
+
+
+def test_what_a_spreadsheet_takes_for_a_formula_is_text(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["stage"])
+    formulas = ["=1+1", '=HYPERLINK("http://example.org","Toy")', "+1", "-1", "@SUM(1)", "=cmd|' /C calc'!A0"]
+    items = read_table(ITEMS)
+    titles = [formulas[item % len(formulas)] for item in range(len(items))]
+    write_table(ITEMS, items.set_column(2, "title", pa.array(titles)))
+    recommend.main()
+    report.main()
+    text = (here / REPORT).read_text()
+    shown = as_text(Recommender.read().show_user("1", len(items)))
+    for formula in formulas:
+        assert f"<span>{html.escape(formula).replace('&#x27;', '&#39;').replace('&quot;', '&#34;')}<small>" in text
+        assert f"  {formula} : " in shown
+    assert set(read_table(RECOMMENDATIONS)["title"].to_pylist()) == set(formulas)

@@ -4,11 +4,15 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from recommender.data.movielens import RELEASES
 from recommender.errors import UserError
-from recommender.evaluation.metrics import COLUMNS, RANKING
+from recommender.evaluation.metrics import ACCURACY, COLUMNS, RANKING
+from recommender.evaluation.results import BY_USER, no_users
+from recommender.paths import BASELINES_USERS, USER_METRICS
+from recommender.storage import write_table
 from tests.conftest import REPOSITORY, run, set_params
 from tools import results
 
@@ -20,6 +24,18 @@ def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write("split", {"ratings": 1000, "items": 20, "users": 10})
     write("evaluate", dict.fromkeys(COLUMNS, 0.5))
     write("baselines", {"popularity": dict.fromkeys(RANKING, 0.25)})
+    for path, model, value in ((USER_METRICS, "mf", 0.5), (BASELINES_USERS, "popularity", 0.25)):
+        values = {name: [value] * 40 if name in ACCURACY else [None] * 40 for name in BY_USER}
+        counts = dict.fromkeys(("known_ratings", "test_ratings"), [1] * 40)
+        columns = {
+            "model": [model] * 40,
+            "user": range(40),
+            "cold": [False] * 40,
+            **counts,
+            **values,
+            "items": [[1]] * 40,
+        }
+        write_table(path, pa.table(columns, no_users(1).schema))
     shutil.copy(REPOSITORY / "params.yaml", tmp_path)
     identity = ("-c", "user.name=T", "-c", "user.email=t@example.org")
     for command in (["init"], ["add", "--all"], ["commit", "--message", "A run"]):
@@ -36,25 +52,28 @@ def write(name: str, values: object) -> None:
 def table(capsys: pytest.CaptureFixture[str]) -> dict[str, list[str]]:
     """Run the command and return each row's cells by its name."""
     results.main()
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    text = capsys.readouterr().out.partition("What kind of lists")[0]
+    lines = [line for line in text.splitlines() if line.startswith("│")]
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
-    return {row[0]: row[1:] for row in rows}
+    return {row[0]: row[1:] for row in rows}  # "": the intervals of the last
 
 
 @pytest.mark.usefixtures("committed")
 def test_what_is_as_committed_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
-    expected = {"this model": ["0.5000"] * len(COLUMNS), "popularity": ["0.2500"] * len(RANKING) + ["-", "-"]}
-    assert table(capsys) == expected
+    rows = table(capsys)
+    assert rows["this model"] == ["0.5000*"] * len(ACCURACY) + ["0.5000"] * 3
+    assert rows["popularity"] == ["0.2500"] * len(RANKING) + ["-", "-"]
+    assert rows[""] == [".250\N{EN DASH}.250"] * len(ACCURACY) + [""] * 3
 
 
 @pytest.mark.usefixtures("committed")
 def test_arrows_show_the_changes_since_the_last_commit(capsys: pytest.CaptureFixture[str]) -> None:
     write("evaluate", dict.fromkeys(RANKING, 0.5) | {"map": 0.625, "recall": 0.25})
     rows = table(capsys)
-    assert list(rows) == ["this model", "last committed", "popularity"]
+    assert list(rows) == ["this model", "", "last committed", "popularity"]
     assert rows["last committed"] == ["0.5000"] * len(COLUMNS)
     shown = dict(zip(COLUMNS, rows["this model"], strict=True))
-    assert (shown["map"], shown["recall"], shown["ndcg"], shown["rmse"]) == ("↑ 0.6250", "↓ 0.2500", "0.5000", "-")
+    assert (shown["map"], shown["recall"], shown["ndcg"], shown["rmse"]) == ("↑ 0.6250*", "↓ 0.2500*", "0.5000*", "-")
 
 
 @pytest.mark.parametrize(
@@ -67,7 +86,7 @@ def test_green_is_better(column: str, value: float, color: str) -> None:
 
 def test_without_a_commit_there_is_nothing_to_compare_with(committed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(committed / ".git")
-    assert list(table(capsys)) == ["this model", "popularity"]
+    assert list(table(capsys)) == ["this model", "", "popularity"]
 
 
 @pytest.mark.parametrize(

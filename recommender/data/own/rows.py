@@ -155,7 +155,8 @@ class Rows:
                 self.file.refuse(f"line {line}: has {len(row)} columns where {expected}: {shown!r:.80}{hint}")
             for role, value in ((role, row[position]) for role, position in columns.items()):
                 if isinstance(value, str) and any("\udc80" <= letter <= "\udcff" for letter in value):
-                    self.file.refuse(f"line {line}: is not UTF-8 text: {value!r:.80}", TO_UTF8)
+                    readable = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+                    self.file.refuse(f"line {line}: is not UTF-8 text: {readable!r:.80}", TO_UTF8)
                 kind = float if isinstance(value, int) and not isinstance(value, bool) else type(value)
                 if value is not None and kinds.setdefault(role, kind) != kind:
                     self.file.refuse(f"line {line}: {role} is {value!r:.80}, of another type than in the lines before")

@@ -47,4 +47,6 @@ with _quick_and_quiet("pandas", "scipy", "sklearn"):
     import tensorflow as tf
     from keras import ops
 
+tf.get_logger().setLevel("ERROR")  # it warns of functions that are compiled for several shapes
+
 __all__ = ["keras", "ops", "tf"]

@@ -1,10 +1,10 @@
-"""Training, whatever the model: one or several seeds, with early stopping or without, once or once more."""
+"""Training, whatever the model: in epochs, of one seed or several, with or without early stopping; in closed form."""
 
 import importlib
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -13,36 +13,39 @@ from numpy.typing import NDArray
 from recommender.data.interactions import Interactions
 from recommender.errors import UserError
 from recommender.evaluation.heldout import HeldOut, evaluate
-from recommender.evaluation.metrics import LOWER_IS_BETTER, summary
+from recommender.evaluation.metrics import COLUMNS, LOWER_IS_BETTER, summary
 from recommender.models.core.backend import keras
 from recommender.models.core.saving import as_keras
-from recommender.params import EarlyStopping, ModelSection, Train
+from recommender.params import Train, TrainedSection
 from recommender.ranking.factors import Factors
-from recommender.ranking.fold_in import RatingLoss, SoftmaxLoss
+from recommender.ranking.fold_in import FoldIn
+from recommender.ranking.learned import Learned, with_new_users
 from recommender.ranking.topk import check_k
 
 SEED_STEP: Final = 1000  # between the seeds of models that are averaged
+Measure = Callable[[Factors, FoldIn], dict[str, float]]
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of the split, and the rank of each item's id."""
+    """The parts of the split, the ratings given of users held out whole, and the rank of each item's id."""
 
     train: Interactions
     validation: Interactions  # chooses epochs and parameters; may be empty
     test: Interactions  # measured after each epoch where there is no validation part; never learned from
+    given: Interactions  # of users whom the model does not learn; may be empty
     item_order: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Job:
-    """A compiled model and what it is trained on: what the `prepare` function of every model's module returns."""
+    """A compiled model and what it is trained on: what `prepare` returns in the module of a model trained in epochs."""
 
     model: keras.Model
     data: keras.utils.PyDataset
     held_out: keras.utils.PyDataset
     factors: Callable[[], Factors]  # exports the trained vectors and biases
-    fold_in: RatingLoss | SoftmaxLoss  # the loss of one user, for new ones
+    fold_in: FoldIn  # the loss of one user, for new ones
 
 
 @dataclass(frozen=True)
@@ -51,47 +54,99 @@ class Trained:
 
     model: keras.Model  # scores pairs
     factors: Factors
-    fold_in: RatingLoss | SoftmaxLoss
+    fold_in: FoldIn
     metrics: dict[str, Any]  # of the epoch that the model is taken from
-    history: dict[str, NDArray[Any]]  # the losses of every epoch, as columns
+    history: dict[str, NDArray[Any]]  # the losses of every epoch, as columns; of none for a closed form
 
 
 def train(parts: Parts, params: Train) -> Trained:
     """Train the model that the parameters name."""
-    stopping, section, validation = params.early_stopping, params.section, parts.validation
-    chosen_by_validation = len(validation) > 0
+    stopping, chosen_by_validation = params.early_stopping, len(parts.validation) > 0
     if not chosen_by_validation and (stopping.patience or params.final_fit is True):
         name = "early_stopping.patience" if stopping.patience else "final_fit"
         raise UserError(f"train.{name}: needs a validation part; set split.validation_size above 0")
-    job = prepare(parts.train, validation if chosen_by_validation else parts.test, parts.item_order, params)
+    measure = on_validation(parts, params) if chosen_by_validation else None
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found in what training ends in
+        if isinstance(params.section, TrainedSection):
+            return in_epochs(parts, params, params.section, measure)
+        return in_closed_form(parts, params, measure)
+
+
+def on_validation(parts: Parts, params: Train) -> Measure:
+    """Return a function of trained factors, and of what folds in, that measures them on the validation part."""
+    stopping, validation = params.early_stopping, parts.validation
+    given = parts.given.of(np.isin(parts.given.users, validation.users))
+    learned = Learned.of(parts.train, given)
+    held_out = HeldOut.of(validation, parts.train.joined(given), stopping.relevance_quantile, learned)
+    check_k("train.early_stopping.k", stopping.k, validation.num_items)
+
+    def measure(factors: Factors, fold_in: FoldIn) -> dict[str, float]:
+        if not finite(factors):
+            return {}
+        measured = summary(*evaluate(with_new_users(factors, fold_in, parts.train, given), held_out, stopping.k))
+        return {f"val_{name}": measured[name] for name in COLUMNS if name in measured}
+
+    return measure
+
+
+def finite(factors: Factors) -> bool:
+    """Return whether all vectors are."""
+    return all(np.isfinite(part).all() for part in (factors.user_factors, factors.item_factors))
+
+
+def in_epochs(parts: Parts, params: Train, section: TrainedSection, measure: Measure | None) -> Trained:
+    """Train a model whose module has `prepare`, and once more on what is known for a final fit."""
+    stopping = params.early_stopping
+    job = prepare(parts.train, parts.validation if measure else parts.test, parts.item_order, params)
     callbacks: list[keras.callbacks.Callback] = []
     best = None
-    if chosen_by_validation:
-        held_out = HeldOut.of(validation, parts.train, stopping.relevance_quantile)
-        check_k("train.early_stopping.k", stopping.k, validation.num_items)
-        callbacks.append(ValidationMetrics(job.factors, held_out, stopping, section.epochs))
+    if measure:
+        callbacks.append(ValidationMetrics(job, measure, None if stopping.patience else section.epochs - 1))
         if stopping.patience:
             metric, mode = f"val_{stopping.metric}", "min" if stopping.metric in LOWER_IS_BETTER else "max"
             best = keras.callbacks.EarlyStopping(
                 metric, mode=mode, patience=stopping.patience, restore_best_weights=True
             )
             callbacks.append(best)
-    logs = fit(job, params, section.epochs, callbacks)
+    # A loss of users who are held out whole says nothing: their vectors are not trained.
+    logs = fit(job, params, section.epochs, callbacks, held_out=not len(parts.given))
     epochs = len(logs["loss"])
     history = {name: np.array(logs[name]) for name in sorted(logs) if len(logs[name]) == epochs}
     epoch = best.best_epoch if best else epochs - 1
     metrics = {name: values[epoch - epochs] for name, values in logs.items()}
-    known = Interactions.joined(*(getattr(parts, name) for name in params.learned_from))
+    known, given = Interactions.joined(*(getattr(parts, name) for name in params.learned_from)).with_given(parts.given)
     models = [] if params.final_fit else [job.factors()]
     for number in range(len(models), section.ensemble_size):
         seed = (params.seed + SEED_STEP * number) % 2**32
         job = prepare(known, parts.test, parts.item_order, params.model_copy(update={"seed": seed}))
         metrics["loss"] = fit(job, params, epoch + 1)["loss"][-1]
         models.append(job.factors())
-    factors = Factors.mean(models)
-    model = as_keras(factors)
+    trained = with_new_users(Factors.mean(models), job.fold_in, known, given)
+    model = as_keras(trained)
     metrics = {"epochs": epoch + 1, "weights": model.count_params(), **metrics}
-    return Trained(model, factors, job.fold_in, metrics, {"epoch": np.arange(epochs), **history})
+    return Trained(model, trained, job.fold_in, metrics, {"epoch": np.arange(epochs), **history})
+
+
+def in_closed_form(parts: Parts, params: Train, measure: Measure | None) -> Trained:
+    """Solve a model whose module has `solve`, and once more on what is known for a final fit."""
+    known, given = Interactions.joined(*(getattr(parts, name) for name in params.learned_from)).with_given(parts.given)
+    metrics: dict[str, float] = {}
+    if measure and params.final_fit:
+        metrics = measure(*_solve(parts.train, parts.item_order, params))
+    factors, fold_in = _solve(known, parts.item_order, params)
+    if not finite(factors):
+        raise UserError(f"{params.model} has no solution in these numbers; raise the ridges of train.{params.model}")
+    if measure and not params.final_fit:
+        metrics = measure(factors, fold_in)
+    trained = with_new_users(factors, fold_in, known, given)
+    model = as_keras(trained)
+    metrics = {"weights": model.count_params(), **metrics}
+    return Trained(model, trained, fold_in, metrics, {"epoch": np.empty(0), "loss": np.empty(0)})
+
+
+def _solve(known: Interactions, item_order: NDArray[np.int32], params: Train) -> tuple[Factors, FoldIn]:
+    solved: tuple[Factors, FoldIn] = _module(params).solve(known, item_order, params.section, params.seed)
+    return solved
 
 
 def prepare(known: Interactions, held_out: Interactions, item_order: NDArray[np.int32], params: Train) -> Job:
@@ -100,17 +155,26 @@ def prepare(known: Interactions, held_out: Interactions, item_order: NDArray[np.
     It learns from `known`; its loss is measured on `held_out` after each epoch.
     """
     keras.utils.set_random_seed(params.seed)
-    module = importlib.import_module(f"recommender.models.{params.model}")
-    return module.prepare(known, held_out, item_order, params.section, params.seed)
+    job: Job = _module(params).prepare(known, held_out, item_order, params.section, params.seed)
+    return job
+
+
+def _module(params: Train) -> Any:  # noqa: ANN401 - a module
+    return importlib.import_module(f"recommender.models.{params.model}")
 
 
 def fit(
-    job: Job, params: Train, epochs: int, callbacks: list[keras.callbacks.Callback] | None = None
+    job: Job,
+    params: Train,
+    epochs: int,
+    callbacks: list[keras.callbacks.Callback] | None = None,
+    *,
+    held_out: bool = True,
 ) -> dict[str, list[float]]:
     """Run Keras' `fit` and return the logs of every epoch; without `callbacks` the held-out part is left alone."""
     history = job.model.fit(
         job.data,
-        validation_data=None if callbacks is None else job.held_out,
+        validation_data=None if callbacks is None or not held_out else job.held_out,
         epochs=epochs,
         shuffle=False,  # of the batches: each epoch's order is drawn by the data set
         callbacks=[*(callbacks or []), keras.callbacks.TerminateOnNaN()],
@@ -119,14 +183,15 @@ def fit(
     logs = {name: [float(value) for value in values] for name, values in history.items()}
     for name, values in logs.items():
         if not math.isfinite(values[-1]):
+            rate = params.section.model_dump()["learning_rate"]
             raise UserError(
                 f"training diverged in epoch {len(logs['loss'])}: {name} is {values[-1]}; lower "
-                f"train.{params.model}.learning_rate (now {params.section.learning_rate:g}) or raise its batch_size"
+                f"train.{params.model}.learning_rate (now {rate:g}) or raise its batch_size"
             )
     return logs
 
 
-def adam(section: ModelSection, steps: int) -> keras.optimizers.Adam:
+def adam(section: TrainedSection, steps: int) -> keras.optimizers.Adam:
     """Return the optimizer; `steps` are those of an epoch."""
     rate = section.learning_rate
     if section.schedule == "cosine":
@@ -135,17 +200,14 @@ def adam(section: ModelSection, steps: int) -> keras.optimizers.Adam:
 
 
 class ValidationMetrics(keras.callbacks.Callback):
-    """Adds metrics on the validation part to the logs; with a patience of 0 only to those of the last epoch."""
+    """Adds metrics on the validation part to the logs, of every epoch or `only` of one."""
 
-    def __init__(self, factors: Callable[[], Factors], held_out: HeldOut, stopping: EarlyStopping, epochs: int) -> None:
+    def __init__(self, job: Job, measure: Measure, only: int | None) -> None:
         super().__init__()
-        self.factors, self.held_out, self.stopping, self.epochs = factors, held_out, stopping, epochs
+        self.job, self.measure, self.only = job, measure, only
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Measure."""
-        factors = self.factors()
-        finite = all(np.isfinite(part).all() for part in (factors.user_factors, factors.item_factors))
-        if logs is not None and finite and (self.stopping.patience or epoch == self.epochs - 1):
-            measured = summary(*evaluate(factors, self.held_out, self.stopping.k))
-            del measured["users"]
-            logs.update({f"val_{name}": value for name, value in measured.items()})
+        if logs is not None and self.only in (None, epoch):
+            fold_in: Any = self.job.fold_in
+            logs.update(self.measure(self.job.factors(), replace(fold_in, ensemble_size=1)))

@@ -1,0 +1,82 @@
+"""Linear algebra inside XLA, to the same bits whatever the processor and the number of threads.
+
+LAPACK and OpenBLAS choose kernels by processor and threads, and so does the library behind XLA's own matrix products:
+it cuts long contractions by the size of the caches, and by the number of threads where its tiles end, in kernels that
+round otherwise. Contractions of `ROWS`, which fit the first-level cache of any processor, and columns in whole tiles
+leave it nothing to choose. Everything here is made of such products, added in a fixed order.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recommender.models.core.backend import tf
+
+Tensor = Any  # TensorFlow ships no types
+Matrix = Tensor | NDArray[np.floating]
+ROWS: Final = 240  # of a contraction; (32 KiB - 384) / 128 = 253 fit with float64
+TILE: Final = 48  # columns: a multiple of every tile's
+SMALL: Final = 1200  # rows of a matrix that is eliminated a tile at a time; of a larger one `ROWS` are
+
+
+@tf.function(jit_compile=True, autograph=False)
+def product(left: Matrix, right: Matrix) -> Tensor:
+    """Return leftᵀ right: (rows, m) and (rows, n) of one type to (m, n)."""
+    sizes = left.shape[1], right.shape[1]
+    left, right = (_padded(part, -part.shape[0] % ROWS, -part.shape[1] % TILE) for part in (left, right))
+    steps = left.shape[0] // ROWS
+
+    def step(index: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = (tf.slice(part, (index * ROWS, 0), (ROWS, part.shape[1])) for part in (left, right))
+        return index + 1, total + tf.matmul(first, second, transpose_a=True)
+
+    start = tf.zeros((left.shape[1], right.shape[1]), left.dtype)
+    return tf.while_loop(lambda index, _: index < steps, step, (0, start))[1][: sizes[0], : sizes[1]]
+
+
+@tf.function(jit_compile=True, autograph=False)
+def inverse(matrix: Matrix) -> Tensor:
+    """Return the inverse of a symmetric positive definite matrix, by elimination in blocks (Gauss and Jordan)."""
+    return _eliminated(tf.convert_to_tensor(matrix), whole=True)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def inverse_root(matrix: Matrix) -> Tensor:
+    """Return the lower triangular R with R S Rᵀ = I of a symmetric positive definite S: its Cholesky root's inverse."""
+    return tf.linalg.band_part(_eliminated(tf.convert_to_tensor(matrix), whole=False), -1, 0)
+
+
+def _padded(matrix: Tensor, rows: int, columns: int) -> Tensor:
+    return tf.pad(matrix, ((0, rows), (0, columns))) if rows or columns else matrix
+
+
+def _eliminated(matrix: Tensor, *, whole: bool) -> Tensor:
+    """Eliminate blocks of rows from all others, for the inverse, or from those below, for the inverse of the root.
+
+    A column that has been eliminated has room for one of the result. Above the diagonal of a root is what is left over.
+    """
+    size = matrix.shape[0]
+    if size == 1:
+        return 1 / matrix if whole else 1 / tf.sqrt(matrix)
+    block = 1 if size <= TILE else TILE if size <= SMALL else ROWS
+    rows = np.arange(size + -size % block)
+    # Rows that fill the last block are those of the identity.
+    matrix = _padded(matrix, len(rows) - size, len(rows) - size)
+    matrix = tf.linalg.set_diag(matrix, tf.where(rows < size, tf.linalg.diag_part(matrix), 1))
+
+    def step(start: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        chosen = start + tf.range(block)
+        here = (rows >= start) & (rows < start + block)
+        pivot = tf.slice(matrix, (start, 0), (block, len(rows)))
+        others = tf.slice(matrix, (0, start), (len(rows), block))
+        inverted = _eliminated(tf.slice(pivot, (0, start), (block, block)), whole=whole)
+        pivot = tf.matmul(inverted, tf.where(here, tf.cast(rows == chosen[:, None], matrix.dtype), pivot))
+        if not whole:
+            others = tf.matmul(others, inverted, transpose_b=True)
+        others = tf.where((~here if whole else rows >= start + block)[:, None], others, 0)
+        matrix = tf.where(here, tf.zeros((), matrix.dtype), matrix) - tf.matmul(others, pivot)
+        return start + block, tf.tensor_scatter_nd_update(matrix, chosen[:, None], pivot)
+
+    done = tf.while_loop(lambda start, _: start < len(rows), step, (0, matrix))[1]
+    return done[:size, :size]

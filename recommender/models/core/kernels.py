@@ -1,0 +1,157 @@
+"""The kernel between users' profiles, and its leading features: what `kernel` and `encoded_mf` share."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recommender.data.interactions import Interactions
+from recommender.models.core.algebra import inverse, inverse_root, product
+from recommender.models.core.backend import tf
+from recommender.params import Kernel
+from recommender.ranking.user_kernel import UserKernel
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+Tensor = Any  # TensorFlow ships no types
+BLOCK: Final = 1024  # rows made at a time: enough for each thread, and little memory
+ROUNDS: Final = 7  # of subspace iteration
+KEPT: Final = 2048  # users that new ones are compared with
+KEPT_RIDGE: Final = 1e-4  # of the mean of the diagonal of what fits their vectors
+SHIFT: Final = 1e-7  # of the trace of a matrix of features, added to its diagonal: it may be singular
+
+
+def user_features(known: Interactions, section: Kernel, size: int, seed: int) -> tuple[NDArray[np.float32], UserKernel]:
+    """Return leading features of the kernel, (num_users, size) or fewer numbers, and what makes those of new users."""
+    ratings, users = known.matrix(), _landmarks(known, section, seed)
+    kernel = user_kernel(ratings, known.scale, section, users)
+    anchors = np.ascontiguousarray(kernel.anchors.T)
+
+    def similar(features: NDArray[np.float32], scale: NDArray[np.float32]) -> Tensor:
+        cosines = product(anchors, np.ascontiguousarray(features.T))
+        return exponential(cosines, section.user_gamma, kernel.anchor_scale, scale)
+
+    between = similar(kernel.anchors, kernel.anchor_scale)
+    mapping = leading(between, min(size, len(users)), seed)
+    if len(users) == known.num_users:
+        vectors = np.array(product(between, mapping))
+    else:
+        inputs, scale = kernel.inputs(ratings), kernel.scale(np.diff(ratings.indptr))
+        blocks = [slice(start, start + KEPT) for start in range(0, known.num_users, KEPT)]
+        rows = (similar(dense_rows(kernel.features, inputs[block]), scale[block]) for block in blocks)
+        vectors = np.concatenate([np.array(product(part, mapping)) for part in rows])
+    return vectors, _compact(dataclasses.replace(kernel, mapping=np.array(mapping)), between, vectors[users])
+
+
+def user_kernel(
+    ratings: "sp.csr_array", scale: tuple[float, float], section: Kernel, users: NDArray[np.int32]
+) -> UserKernel:
+    """Return the kernel of users with the anchors, as yet without the mapping to vectors."""
+    counts = np.bincount(ratings.indices, minlength=ratings.shape[1])
+    share = np.maximum(counts, 1) / np.maximum(counts, 1).mean()
+    landmarks = np.sort(np.argsort(-counts, kind="stable")[: section.max_items]).astype(np.int32)
+    of_users = np.maximum(np.diff(ratings.indptr), 1)
+    kernel = UserKernel(
+        rating_base=section.rating_base,
+        profile_weight=section.profile_weight,
+        gamma=section.user_gamma,
+        user_scale=section.user_scale,
+        mean_count=float(of_users.mean()),
+        item_scale=np.power(share, -section.item_discount).astype(np.float32),
+        landmarks=landmarks,
+        item_weights=np.empty(0, np.float32),
+        anchors=np.empty(0, np.float32),
+        anchor_scale=np.empty(0, np.float32),
+        mapping=np.empty(0, np.float32),
+        lowest=scale[0],
+        highest=scale[1],
+    )
+    inputs = kernel.inputs(ratings)
+    kernel = dataclasses.replace(kernel, item_weights=item_weights(inputs, landmarks, section))
+    anchors = dense_rows(kernel.features, inputs[users])
+    return dataclasses.replace(kernel, anchors=anchors, anchor_scale=kernel.scale(of_users[users]))
+
+
+def item_weights(inputs: "sp.csr_array", landmarks: NDArray[np.int32], section: Kernel) -> NDArray[np.float32]:
+    """Return the weights of the landmarks' ratings in the profile of every item: (landmarks, num_items) float32.
+
+    A landmark's column is that of EASE (Steck, Embarrassingly shallow autoencoders for sparse data, WWW 2019, equation
+    8) with a kernel in place of the Gram matrix, -P_ij / P_jj with P = (K + ridge)^-1 and 0 on the diagonal; any other
+    item's is its kernel ridge regression on the landmarks, P k_j.
+    """
+    counts = np.diff(inputs.indptr)
+    share = np.maximum(counts, 1) / np.maximum(counts, 1).mean()
+    scaled, squares = inputs.astype(np.float64), np.bincount(inputs.indices, inputs.data**2.0, inputs.shape[1]) + 1e-6
+    scaled.data /= np.repeat(np.power(share, section.user_discount).astype(np.float32), counts)
+    scale = np.power(squares / squares.mean(), section.item_scale).astype(np.float32)
+    lengths = np.sqrt(np.bincount(scaled.indices, scaled.data**2, scaled.shape[1]))
+    lengths = np.where(lengths > 0, lengths, 1)
+    scaled.data /= lengths[scaled.indices]
+    cosines = dense_rows(lambda rows: (rows @ scaled).toarray().astype(np.float32), scaled.T.tocsr()[landmarks])
+    kernel = exponential(cosines, section.item_gamma, scale[landmarks], scale)
+    inverted = inverse(tf.gather(kernel, landmarks, axis=1) + section.item_ridge * tf.eye(len(landmarks)))
+    weights = np.array(product(inverted, kernel)) if len(landmarks) < len(scale) else np.empty(kernel.shape, np.float32)
+    weights[:, landmarks] = inverted / -tf.linalg.diag_part(inverted)
+    weights[np.arange(len(landmarks)), landmarks] = 0
+    return weights
+
+
+@tf.function(jit_compile=True, autograph=False)
+def exponential(cosines: Tensor, gamma: float, left: Tensor, right: Tensor) -> Tensor:
+    """Return exp(gamma (cosine - 1)), scaled by row and by column. NumPy's exponential depends on the processor."""
+    return tf.exp(gamma * (cosines - 1)) * left[:, None] * right
+
+
+def leading(kernel: Tensor, size: int, seed: int, rounds: int = ROUNDS) -> Tensor:
+    """Return the (n, size) matrix that the rows of an (n, n) kernel are multiplied by for features F: F Fᵀ ≈ kernel.
+
+    Subspace iteration (Halko, Martinsson and Tropp, Finding structure with randomness, 2011, algorithm 4.4), made
+    orthonormal by Cholesky's root, and Nyström's approximation from what it ends in: K Q (Qᵀ K Q)^-1 Qᵀ K.
+    """
+    basis = (np.random.default_rng(seed).random((kernel.shape[0], size)) - 0.5).astype(np.float32)
+    for _ in range(rounds):
+        basis = product(kernel, basis)
+        basis = _rooted(basis, basis, basis, SHIFT**2)
+    return _rooted(basis, basis, product(kernel, basis), SHIFT)
+
+
+def _rooted(basis: Tensor, left: Tensor, right: Tensor, shift: float) -> Tensor:
+    """Return basis Rᵀ with R leftᵀ right Rᵀ = I, computed in float64."""
+    gram = product(tf.cast(left, tf.float64), tf.cast(right, tf.float64))
+    root = inverse_root(gram + shift * np.trace(gram) * tf.eye(gram.shape[0], dtype=tf.float64))
+    return product(tf.transpose(basis), tf.cast(tf.transpose(root), tf.float32))
+
+
+def _compact(kernel: UserKernel, between: Tensor, vectors: NDArray[np.float32]) -> UserKernel:
+    """Return a kernel with `KEPT` anchors at most and a mapping that fits the vectors of all, in half precision."""
+    mapping = kernel.mapping
+    kept = np.arange(len(vectors))
+    if len(kept) > KEPT:
+        kept = np.linspace(0, len(kept) - 1, KEPT).astype(np.int32)
+        rows = tf.gather(between, kept, axis=1)
+        gram = product(rows, rows)
+        shift = KEPT_RIDGE * tf.linalg.trace(gram) / KEPT
+        mapping = np.array(product(inverse(gram + shift * tf.eye(KEPT)), product(rows, vectors)))
+    weights, anchors = (part.astype(np.float16) for part in (kernel.item_weights, kernel.anchors[kept]))
+    scale = kernel.anchor_scale[kept]
+    return dataclasses.replace(kernel, item_weights=weights, anchors=anchors, anchor_scale=scale, mapping=mapping)
+
+
+def _landmarks(known: Interactions, section: Kernel, seed: int) -> NDArray[np.int32]:
+    """Return the users that all are compared with, ascending: all of them, or a random choice."""
+    if known.num_users <= section.max_users:
+        return np.arange(known.num_users, dtype=np.int32)
+    drawn = np.random.default_rng(seed).permutation(known.num_users)[: section.max_users]
+    return np.sort(drawn).astype(np.int32)
+
+
+def dense_rows(rows: Callable[["sp.csr_array"], NDArray[np.float32]], inputs: "sp.csr_array") -> NDArray[np.float32]:
+    """Return dense rows made of sparse ones, `BLOCK` at a time in threads."""
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        starts = range(0, inputs.shape[0], BLOCK)
+        return np.concatenate(list(threads.map(lambda start: rows(inputs[start : start + BLOCK]), starts)))

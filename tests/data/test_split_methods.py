@@ -1,0 +1,238 @@
+"""Each way to split against a slow one in plain Python, and against what it promises."""
+
+import itertools
+import math
+import random
+from collections import defaultdict
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from sklearn.model_selection import train_test_split
+
+from recommender.data.splitting import METHODS, Parts, describe
+from recommender.errors import UserError
+from recommender.params import Split
+from recommender.paths import GIVEN, PARTS, PROCESSED
+from recommender.storage import read_json, read_table
+from stages import split as stage
+from tests.conftest import set_params, sha256
+from tests.data.test_splitting import chosen, put, shuffled
+
+Rows = list[int]
+Rating = tuple[int, int]  # the user and the time
+
+
+def table(ratings: list[Rating]) -> pa.Table:
+    """Return what `encode` makes of ratings, each of an item of its own."""
+    users, times = zip(*ratings, strict=True) if ratings else ((), ())
+    items, values = pa.array(range(len(users)), pa.int32()), pa.array([3.0] * len(users), pa.float32())
+    columns = {"user": pa.array(users, pa.int32()), "item": items, "rating": values}
+    return pa.table({**columns, "timestamp": pa.array(times, pa.int64())})
+
+
+def share(size: float, count: int) -> int:
+    """Return a share of a count, rounded down, of the share as it is written in decimals."""
+    return int(Fraction(str(size)) * count)
+
+
+def by_user(ratings: list[Rating], order: Rows) -> dict[int, Rows]:
+    """Return each user's rows in an order of all rows."""
+    rows: dict[int, Rows] = defaultdict(list)
+    for row in order:
+        rows[ratings[row][0]].append(row)
+    return rows
+
+
+def slow_per_user(ratings: list[Rating], split: Split) -> dict[str, Rows]:
+    found: dict[str, Rows] = {"train": [], "validation": [], "test": []}
+    drawn = np.random.default_rng(split.seed).permutation(len(ratings)).tolist()
+    for rows in by_user(ratings, drawn).values():
+        test = share(split.test_size, len(rows))
+        validation = test + share(split.validation_size, len(rows) - test)
+        for name, part in (("test", rows[:test]), ("validation", rows[test:validation]), ("train", rows[validation:])):
+            found[name] += part
+    return found
+
+
+def slow_leave_last(ratings: list[Rating], split: Split) -> dict[str, Rows]:
+    found: dict[str, Rows] = {"train": [], "validation": [], "test": []}
+    in_time = sorted(range(len(ratings)), key=lambda row: (ratings[row][1], row))
+    for rows in by_user(ratings, in_time).values():
+        for last, row in enumerate(reversed(rows)):
+            validation = split.validation_size > 0 and last < 2 * split.n
+            found["test" if last < split.n else "validation" if validation else "train"].append(row)
+    return found
+
+
+def slow_temporal(ratings: list[Rating], split: Split) -> dict[str, Rows]:
+    def later(rows: Rows, size: float) -> Rows:
+        in_time = sorted(ratings[row][1] for row in rows)
+        kept = len(rows) - math.ceil(size * len(rows))
+        return [row for row in rows if not kept or ratings[row][1] > in_time[kept - 1]]
+
+    rows = list(range(len(ratings)))
+    test = later(rows, split.test_size)
+    rest = [row for row in rows if row not in test]
+    validation = later(rest, split.validation_size) if split.validation_size else []
+    return {"train": [row for row in rest if row not in validation], "validation": validation, "test": test}
+
+
+def slow_user_fold(ratings: list[Rating], split: Split) -> dict[str, Rows]:
+    people = list(range(max(user for user, _ in ratings) + 1))
+    known, test = train_test_split(people, test_size=split.test_size, random_state=split.seed)
+    validation = []
+    if split.validation_size:
+        seed = int(np.random.SeedSequence([split.seed, 1]).generate_state(1)[0])
+        known, validation = train_test_split(known, test_size=split.validation_size, random_state=seed)
+    found: dict[str, Rows] = {"train": [], "validation": [], "test": [], "fold_in": []}
+    drawn = np.random.default_rng([split.seed, 2]).permutation(len(ratings)).tolist()
+    for user, rows in by_user(ratings, drawn).items():
+        cut = 0 if user in known else share(split.fold_in_share, len(rows))
+        found["fold_in"] += rows[:cut]
+        found["test" if user in test else "validation" if user in validation else "train"] += rows[cut:]
+    return found
+
+
+SLOW = {
+    "per_user": slow_per_user,
+    "leave_last": slow_leave_last,
+    "temporal": slow_temporal,
+    "user_fold": slow_user_fold,
+}
+SIZES = st.sampled_from((0.1, 0.2, 0.29, 0.5, 0.7))
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[list[Rating], Split]:
+    """Draw ratings of a few users, many at the same time, and a way to split them that leaves no part empty."""
+    ratings = draw(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 9)), min_size=4, max_size=60))
+    numbers = {user: number for number, user in enumerate(dict.fromkeys(user for user, _ in ratings))}
+    split = chosen(
+        draw(st.sampled_from(sorted(SLOW))),
+        test_size=draw(SIZES),
+        validation_size=draw(st.just(0) | SIZES),
+        n=draw(st.integers(1, 3)),
+        fold_in_share=draw(SIZES),
+        seed=draw(st.integers(0, 2**32 - 1)),
+    )
+    return [(numbers[user], time) for user, time in ratings], split
+
+
+def divided(ratings: list[Rating], split: Split) -> Parts:
+    try:
+        return METHODS[split.method](table(ratings), split)
+    except UserError as error:
+        assert str(error).startswith("split.")
+        assume(condition=False)
+        raise
+
+
+SEARCH = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+
+
+@SEARCH
+@given(cases())
+def test_the_same_as_the_slow_one(case: tuple[list[Rating], Split]) -> None:
+    ratings, split = case
+    found = {name: sorted(rows.tolist()) for name, rows in divided(ratings, split).items()}
+    assert found == {name: sorted(rows) for name, rows in SLOW[split.method](ratings, split).items()}
+
+
+@SEARCH
+@given(cases())
+def test_what_each_promises(case: tuple[list[Rating], Split]) -> None:
+    ratings, split = case
+    parts = {name: rows.tolist() for name, rows in divided(ratings, split).items()}
+    assert sorted(row for rows in parts.values() for row in rows) == list(range(len(ratings)))
+    assert parts["train"]
+    assert parts["test"]
+    assert bool(parts["validation"]) == (split.validation_size > 0)
+    users = {name: {ratings[row][0] for row in rows} for name, rows in parts.items()}
+    if split.method == "user_fold":
+        held_out = users["test"] | users["validation"]
+        assert not users["train"] & held_out
+        assert not users["test"] & users["validation"]
+        assert users["fold_in"] <= held_out
+        assert len(users["test"]) == math.ceil(split.test_size * len(held_out | users["train"]))
+        return
+    assert set(parts) == set(PARTS)
+    if split.method == "per_user":
+        assert users["train"] == {user for user, _ in ratings}
+        return
+    # Nothing in a part is later than anything in the next: of a user, or of all users.
+    groups = [{user} for user in users["test"]] if split.method == "leave_last" else [{user for user, _ in ratings}]
+    for group in groups:
+        times = [
+            [(ratings[row][1], row) for row in parts[name] if ratings[row][0] in group]
+            for name in ("train", "validation", "test")
+        ]
+        known = [part for part in times if part]
+        for before, after in itertools.pairwise(known):
+            assert max(before) < min(after)
+            assert split.method == "leave_last" or max(before)[0] < min(after)[0]
+        if split.method == "leave_last":
+            assert len(times[2]) == min(split.n, sum(map(len, times)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases(), st.randoms(use_true_random=False))
+def test_the_order_of_rows_changes_no_division_by_time(case: tuple[list[Rating], Split], order: random.Random) -> None:
+    ratings, split = case
+    assume(split.method in ("leave_last", "temporal"))
+    ratings = [(user, 10 * time + row % 10 + 100 * row) for row, (user, time) in enumerate(ratings)]
+    order.shuffle(ratings)
+    moved = order.sample(ratings, len(ratings))
+    first, second = (
+        {name: {given[row] for row in rows.tolist()} for name, rows in divided(given, split).items()}
+        for given in (ratings, moved)
+    )
+    assert first == second
+
+
+def test_the_last_in_time_and_of_the_same_time_the_last_in_the_file() -> None:
+    ratings = [(0, 5), (0, 9), (1, 1), (0, 9), (0, 2), (1, 1)]
+    found = METHODS["leave_last"](table(ratings), chosen("leave_last", validation_size=0.1))
+    assert [found[name].tolist() for name in PARTS] == [[0, 4], [1, 2], [3, 5]]
+
+
+def test_users_with_few_ratings_have_none_in_train() -> None:
+    ratings = [(0, 1), (0, 2), (0, 3), (0, 4), (1, 1), (1, 2)]
+    found = METHODS["leave_last"](table(ratings), chosen("leave_last", n=2))
+    assert [found[name].tolist() for name in PARTS] == [[0, 1], [], [2, 3, 4, 5]]
+    described = describe(table(ratings), found, 2, 6)
+    assert (described["users_without_train"], described["items_without_train"]) == (1, 4)
+
+
+def test_ratings_at_the_instant_stay_in_train() -> None:
+    ratings = [(0, time) for time in (1, 2, 3, 7, 7, 7, 7, 8, 9, 9)]
+    found = METHODS["temporal"](table(ratings), chosen("temporal", test_size=0.5, validation_size=0.5))
+    assert [found[name].tolist() for name in PARTS] == [[0, 1, 2], [3, 4, 5, 6], [7, 8, 9]]
+
+
+def test_a_user_with_one_rating_is_measured_on_it() -> None:
+    ratings = [(user, 0) for user in range(10)]
+    found = METHODS["user_fold"](table(ratings), chosen("user_fold"))
+    assert [len(found[name]) for name in ("train", "test", "fold_in")] == [8, 2, 0]
+
+
+@pytest.mark.usefixtures("workspace", "no_arguments")
+@pytest.mark.parametrize("method", METHODS)
+def test_the_stage_writes_the_same_bytes_twice_and_no_file_of_another_method(workspace: Path, method: str) -> None:
+    put(workspace, *shuffled())
+    set_params(workspace, split__method="user_fold")
+    stage.main()
+    written = []
+    set_params(workspace, split__method=method, split__validation_size=0.1)
+    for _ in range(2):
+        stage.main()
+        written.append({path.name: sha256(path) for path in [*PROCESSED.iterdir(), Path("metrics/split.json")]})
+    assert written[0] == written[1]
+    assert GIVEN.exists() == (method == "user_fold")
+    sizes = {path.stem: len(read_table(path)) for path in (*PARTS.values(), GIVEN) if path.exists()}
+    described = read_json(Path("metrics/split.json"))
+    assert {name: described[f"{name}_ratings"] for name in sizes} == sizes
