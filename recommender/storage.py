@@ -67,6 +67,14 @@ def _open_unnamed(folder: Path) -> int | None:
         raise
 
 
+def remove(path: Path) -> None:
+    """Remove a file, if it is there."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 def checksum(path: Path, kind: str = "a file", algorithm: str = "sha256") -> str:
     """Return the SHA-256 of a file; `kind` is what the message asks for where it cannot be read."""
     try:

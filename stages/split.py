@@ -12,7 +12,7 @@ from recommender.environment import check_environment
 from recommender.errors import run
 from recommender.params_file import load_params
 from recommender.paths import GIVEN, ITEMS, LISTED_ITEMS, PROCESSED, RATINGS, SPLIT_METRICS, USERS
-from recommender.storage import read_table, write_json, write_table
+from recommender.storage import read_table, remove, write_json, write_table
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     if params.data.dataset == "own":
         found = pc.min_max(columns["rating"]).as_py()
         columns = with_scale(columns, params.data.own.scale or (found["min"], found["max"]))
-    GIVEN.unlink(missing_ok=True)  # of an earlier run: not every method has it
+    remove(GIVEN)  # of an earlier run: not every method has it
     for name, rows in parts.items():
         write_table(PROCESSED / f"{name}.parquet", columns.take(pa.array(rows)))
     write_table(USERS, users)

@@ -339,7 +339,7 @@ def test_what_is_not_a_url_is_reported(tmp_path: Path, host: str, monkeypatch: p
     monkeypatch.setenv("no_proxy", "*")
     url = f"https://{host}/a.zip"
     with pytest.raises(UserError, match=f"^{re.escape(url)}: cannot be fetched.*; {ELSEWHERE}$"):
-        download.fetch(url, GOOD_SHA256, tmp_path / "data" / "archive.zip", 10**6)
+        download.fetch(url, f"sha256:{GOOD_SHA256}", tmp_path / "data" / "archive.zip", 10**6)
     assert files(tmp_path) == {}
 
 
