@@ -15,25 +15,26 @@ def main() -> None:
     name, path = sys.argv[1:]
     sys.path[0] = str(Path.cwd())
     params, params_file = (importlib.import_module(f"recommender.{module}") for module in ("params", "params_file"))
-    read, prefixes = set(), {}
+    read, prefixes, every = set(), {}, []
     load, plain = params_file.load_params, params.Section.__getattribute__
 
     def recording_load() -> Any:  # noqa: ANN401 - Params
         loaded = load()
+        every.append(loaded)  # which keeps the identity of its sections
         find_prefixes(loaded, "")
         read.clear()  # the validators' reads
         return loaded
 
     def find_prefixes(section: Any, prefix: str) -> None:  # noqa: ANN401 - a Section
-        prefixes[type(section)] = prefix
+        prefixes[id(section)] = prefix
         for key in type(section).model_fields:
             if isinstance(plain(section, key), params.Section):
                 find_prefixes(plain(section, key), f"{prefix}{key}.")
 
     def recording(self: Any, key: str) -> Any:  # noqa: ANN401 - any parameter
         found = plain(self, key)
-        if type(self) in prefixes and key in type(self).model_fields and not isinstance(found, params.Section):
-            read.add(f"{prefixes[type(self)]}{key}")
+        if id(self) in prefixes and key in type(self).model_fields and not isinstance(found, params.Section):
+            read.add(f"{prefixes[id(self)]}{key}")
         return found
 
     params_file.load_params, params.Section.__getattribute__ = recording_load, recording

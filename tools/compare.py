@@ -83,7 +83,7 @@ def main() -> None:
         print(markdown_table(HEADER, changed, left) if changed else "", end="")
         print(parameters(before, now, arguments.rev), curves(arguments.rev), sep="", end="")
     elif changed:
-        show_table(title, HEADER, changed, left)
+        show_table(title, HEADER, [[Path(file).stem, *rest] for file, *rest in changed], left)
     else:
         print(title)
     worse = [f"{file}: {metric}" for file, metric, *_, verdict in changed if verdict not in accepted]
@@ -139,7 +139,9 @@ def parameters(before: dict[str, Any], now: dict[str, Any], rev: str) -> str:
     """Return the parameters that differ as a table in Markdown, or nothing."""
     then, here = flatten(before), flatten(now)
     names = [name for name in {**then, **here} if then.get(name) != here.get(name) and name != "data.archive"]
-    rows = [[name, json.dumps(then.get(name)), json.dumps(here.get(name))] for name in names]
+    pairs = {name: (then.get(name), here.get(name)) for name in names}
+    # YAML has no quotes around text, and PyYAML takes 5e-05 for text.
+    rows = [[name, *(v if isinstance(v, str) else json.dumps(v) for v in pair)] for name, pair in pairs.items()]
     return f"\n**Parameters that differ from {rev}**\n\n{markdown_table(['', 'before', 'now'], rows)}" if rows else ""
 
 

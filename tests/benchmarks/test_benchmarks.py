@@ -138,7 +138,8 @@ def test_people_are_folded_in_for_every_kind_of_model(archives: dict[str, Path],
 def test_every_way_to_split_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(splits, "presets", lambda _: {"ranking": {"train.mf.epochs": 1}, "als": {"factors": 9}})
+    chosen = {"train.model": "softmax_mf", "train.softmax_mf.epochs": 1}
+    monkeypatch.setattr(splits, "presets", lambda _: {"ranking": chosen, "als": {"factors": 9}})
     monkeypatch.setattr(splits, "split_workspace", lambda _, values: calls.append(values))
     monkeypatch.setattr(splits, "workspace", lambda _, values: calls.append(values))
     monkeypatch.setattr(splits, "run_stage", lambda name, _: calls.append(name))
@@ -147,11 +148,12 @@ def test_every_way_to_split_is_measured(tmp_path: Path, monkeypatch: pytest.Monk
         write_json(path, values)
     source = {"data.dataset": "ml-1m", "split.method": "random"}
     found = splits.measured(tmp_path, source)
-    tuned = source | {"train.mf.epochs": 1}
+    tuned = source | chosen
     assert calls == [source, source, "train", "evaluate", tuned, "train", "evaluate", "baselines"]
-    models = {"our default model": own, "our ranking model": own, "popularity": popularity}
+    named = {"model": "softmax_mf"}
+    models = {"our default model": own, "our ranking model": own | named, "popularity": popularity}
     assert found == {"split": {"users": 2000}, "models": models}
-    ranking = {"map": 0.5, "users": 1234, "known_users": {"map": 0.375, "users": 5}}
+    ranking = named | {"map": 0.5, "users": 1234, "known_users": {"map": 0.375, "users": 5}}
     keep(splits.OUTPUT, "ml-1m", {"random": found, "temporal": {"models": models | {"our ranking model": ranking}}})
     assert TABLES["splits"]("ml-1m").splitlines() == [
         "|  | `random` | `temporal` |",

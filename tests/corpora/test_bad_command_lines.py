@@ -3,13 +3,15 @@
 import dataclasses
 import re
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 
-from recommender.paths import FOLD_IN
+from recommender.paths import FACTORS, FOLD_IN
 from recommender.ranking import fold_in
 from recommender.ranking.factors import Factors
+from recommender.ranking.user_kernel import UserKernel
 from recommender.storage import write_arrays
 from stages import recommend
 from tests.conftest import Ending
@@ -47,6 +49,16 @@ def test_a_new_user_with_the_loss_of_another_model(ending: Ending, monkeypatch: 
     fold_in.save(fold_in.SoftmaxLoss(2.0, 0.1, ensemble_size=3))
     monkeypatch.setattr(sys, "argv", ["recommend", "--likes", "Movie 3 (1953)"])
     assert str(FOLD_IN) in ending(recommend.main)
+
+
+def test_a_new_user_with_the_kernel_of_another_model(ending: Ending, monkeypatch: pytest.MonkeyPatch) -> None:
+    values: dict[str, Any] = {
+        field.name: 1.0 if field.type is float else np.ones((3, 3), np.float32)
+        for field in dataclasses.fields(UserKernel)
+    }
+    fold_in.save(UserKernel(**values))
+    monkeypatch.setattr(sys, "argv", ["recommend", "--likes", "Movie 3 (1953)"])
+    assert ending(recommend.main).startswith(f"{FOLD_IN}: belongs to other vectors than {FACTORS}; ")
 
 
 def test_a_new_user_with_another_file_of_arrays(ending: Ending, monkeypatch: pytest.MonkeyPatch) -> None:

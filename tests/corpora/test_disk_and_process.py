@@ -119,6 +119,13 @@ def test_results_of_other_users(here: Path, ending: Ending) -> None:
     assert message == f"results by user: popularity was measured on other users than mf; {RERUN}"
 
 
+def test_results_of_nobody(here: Path, ending: Ending) -> None:
+    for name in ("users", "baselines_users"):
+        path = here / f"metrics/{name}.parquet"
+        pq.write_table(pq.read_table(path).slice(0, 0), path)
+    assert ending(report.main) == f"results by user: there are none, because nothing was measured; {RERUN}"
+
+
 def test_pickled_objects(here: Path, ending: Ending) -> None:
     np.savez(here / FACTORS, user_factors=np.array([Bomb(here / "proof")], dtype=object))
     assert "Object arrays cannot be loaded when allow_pickle=False" in ending(evaluate.main)

@@ -48,9 +48,10 @@ def release(tmp_path_factory: pytest.TempPathFactory, archives: dict[str, Path])
 def test_a_release_given_as_an_own_file_has_the_same_results(release: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(release, tmp_path / "own"))
     with zipfile.ZipFile(folder / "data/raw/archive.zip") as archive:
-        ratings = tmp_path / "ml-100k.inter"
+        ratings, items = tmp_path / "ml-100k.inter", tmp_path / "ml-100k.item"
         ratings.write_bytes(archive.read(RELEASES["ml-100k"].ratings))
-    set_own(folder, ratings)
+        items.write_bytes(archive.read(RELEASES["ml-100k"].items))
+    set_own(folder, ratings, items)
     run_all(folder)
     same = ["models/factors.npz", "models/fold_in.npz", "models/mf.keras"]
     same += [f"data/processed/{name}.parquet" for name in ("train", "validation", "test")]

@@ -24,13 +24,16 @@ def test_the_first_reproduction_runs_every_stage(started: tuple[Repository, str]
     repository, output = started
     assert repository.ran(output) == list(STAGES)
     names = {
+        ".gitignore",
         "at_k.csv",
         "baselines.json",
         "baselines_at_k.csv",
+        "baselines_users.parquet",
         "evaluate.json",
         "history.csv",
         "split.json",
         "train.json",
+        "users.parquet",
     }
     assert {path.name for path in (repository.folder / "metrics").iterdir()} == names
     assert set(yaml.safe_load((repository.folder / "dvc.lock").read_text())["stages"]) == set(STAGES)
@@ -247,8 +250,8 @@ def test_what_another_model_does_not_have_is_shown_and_not_judged(repository: Re
     repository("dvc", "exp", "run", "--quiet", "-S", "train.model=softmax_mf", "-S", "train.softmax_mf.epochs=20")
     assert "rmse" not in repository.metrics("evaluate.json")
     result = compared(repository, "HEAD")
-    assert re.search(r"metrics/evaluate.json │ rmse +│ +[0-9.]+ │ +- │ +- │ +- │ +- │ tolerance +│ gone", result.stdout)
-    assert re.search(r"metrics/train.json +│ loss +│ +[0-9.]+ │ +[0-9.]+ │ ", result.stdout)
+    assert re.search(r"evaluate │ rmse +│ +[0-9.]+ │ +- │ +- │ +- │ +- │ tolerance +│ gone", result.stdout)
+    assert re.search(r"train +│ loss +│ +[0-9.]+ │ +[0-9.]+ │ ", result.stdout)
     assert not re.search(r": (rmse|mae|loss|weights)", result.stderr)
 
 
