@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from rapidfuzz import fuzz, process
 
 from recommender.data.interactions import Interactions
 from recommender.errors import UserError, one_line
@@ -105,12 +106,17 @@ class Recommender:
     def _fold_in(self) -> fold_in.FoldIn:
         return fold_in.load()
 
+    def _known_ids(self, user_id: str) -> str:
+        """Return what ids of users are, for somebody who gave another one."""
+        if self.user_ids.dtype.kind in "iu":
+            return f"{self.user_ids.min()} to {self.user_ids.max()}"
+        return f"text, the closest {process.extractOne(user_id, self.user_ids.tolist(), scorer=fuzz.ratio)[0]!r}"
+
     def show_user(self, user_id: str, k: int) -> dict[str, Any]:
         """Return a user's best-rated items and k recommendations, as `as_text` prints them."""
         found = np.flatnonzero(self.user_ids.astype(str) == user_id)
         if not len(found):
-            low, high = self.user_ids.min(), self.user_ids.max()
-            raise UserError(f"--user: there is no user {user_id:.80}; ids are {low!s:.80} to {high!s:.80}")
+            raise UserError(f"--user: there is no user {user_id:.80}; ids are {self._known_ids(user_id):.160}")
         person = self.user(int(found[0]))
         ratings = person.rated
         best = np.lexsort((ratings.indices, -ratings.data))[:FAVOURITES]

@@ -107,7 +107,7 @@ def test_text_ids_and_titles_go_through_every_stage(tmp_path: Path, books: tuple
     assert "<title>ratings.csv: what the recommender learned</title>" in page
     assert "MovieLens" not in page
     missing = stage(folder, "recommend", "--user", "u 1700")
-    assert missing.stderr == "error: --user: there is no user u 1700; ids are u 1 to u 9\n"
+    assert missing.stderr == "error: --user: there is no user u 1700; ids are text, the closest 'u 10'\n"
 
 
 def test_make_own_sets_the_parameters_and_runs(repository: Repository, books: tuple[Path, Path]) -> None:
