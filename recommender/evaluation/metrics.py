@@ -109,11 +109,6 @@ def summary(measured: Measured, errors: Mapping[str, float]) -> dict[str, Any]:
     return {"users": len(measured.users["map"]), **{name: measured.at(name) for name in measured.curves}, **errors}
 
 
-def at_k(measured: Measured) -> dict[str, NDArray[Any]]:
-    """Return the metrics as columns with one row for every k."""
-    return {"k": np.arange(1, len(measured.curves["map"]) + 1), **measured.curves}
-
-
 def rating_errors(predicted: NDArray[np.float64], ratings: NDArray[np.float32]) -> dict[str, float]:
     """Return ``rmse`` and ``mae`` of (n,) predicted ratings."""
     error = predicted - ratings.astype(np.float64)

@@ -20,7 +20,6 @@ from recommender.evaluation.metrics import (
     RANKING,
     Measured,
     accuracy,
-    at_k,
     exposure,
     rating_errors,
     reduced,
@@ -245,11 +244,10 @@ def test_rating_errors_match_those_worked_out_by_hand() -> None:
     assert_allclose(by_user["mae"], [0.5, 1.5], **EXACT)
 
 
-def test_a_table_of_every_k_and_a_summary_of_the_last() -> None:
+def test_a_summary_of_every_k_is_of_the_last() -> None:
     metrics = ranking_metrics(np.array([[0, 1]], dtype=np.int32), np.array([[False, True]]), np.array([1]), 4)
-    table, last = at_k(metrics), summary(metrics, {"rmse": 2.0})
-    assert list(table) == ["k", *RANKING, "gini"]
+    last = summary(metrics, {"rmse": 2.0})
     assert list(last) == ["users", *RANKING, "gini", "rmse"]
-    assert [table[name].tolist() for name in ("k", "recall", "map")] == [[1, 2], [0, 1], [0, 0.5]]
+    assert [metrics.curves[name].tolist() for name in ("recall", "map")] == [[0, 1], [0, 0.5]]
     assert (last["users"], last["recall"], last["map"], last["rmse"]) == (1, 1, 0.5, 2)
     assert last["ndcg"] == pytest.approx(1 / math.log2(3), abs=1e-12)
