@@ -54,9 +54,8 @@ class Statistics:
 
     def best(self, metric: str) -> list[str]:
         """Return the models of which none is known to be worse than the best; the best is first."""
-        sign = -1 if metric in LOWER_IS_BETTER else 1
-        having = {model: sign * row[metric].value for model, row in self.estimates.items() if metric in row}
-        ordered = sorted(having, key=lambda model: -having[model])
+        having = {model: row[metric].value for model, row in self.estimates.items() if metric in row}
+        ordered = sorted(having, key=having.__getitem__, reverse=metric not in LOWER_IS_BETTER)
         pairs = {frozenset(pair): row[metric] for pair, row in self.differences.items() if metric in row}
         return ordered[:1] + [other for other in ordered[1:] if pairs[frozenset((ordered[0], other))].holm >= LEVEL]
 
@@ -107,7 +106,8 @@ def statistics(
             moved = exchanged[:, first + b] - exchanged[:, first + a]
             chance = root((total[first + a] + moved) / total[last]) - root((total[first + b] - moved) / total[last])
             p.append(p_value(chance, value[a] - value[b]))
-        for (a, b), uncorrected, corrected in zip(compared, p, holm(np.array(p)).tolist(), strict=True):
+        corrected = holm(np.array(p)).tolist()
+        for number, (a, b) in enumerate(compared):
             gains = users[models[a]][metric] - users[models[b]][metric]
             gains = np.sign(-gains if metric in LOWER_IS_BETTER else gains)[~np.isnan(gains)]
             differences.setdefault((models[a], models[b]), {})[metric] = Difference(
@@ -115,8 +115,8 @@ def statistics(
                 *interval(resampled[:, a] - resampled[:, b]),
                 gain=float(np.mean(gains > 0)),
                 lose=float(np.mean(gains < 0)),
-                p=uncorrected,
-                holm=corrected,
+                p=p[number],
+                holm=corrected[number],
             )
     return Statistics(estimates, differences)
 
@@ -153,7 +153,7 @@ def p_value(chance: Values, found: float) -> float:
 
 def holm(p: Values) -> Values:
     """Return (tests,) p-values, corrected so that the chance of any false difference is kept."""
-    order = np.argsort(p, kind="stable")
+    order = np.argsort(p)
     corrected = np.empty_like(p)
     corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
     return corrected
@@ -164,10 +164,7 @@ def resampled_sums(table: Values) -> Values:
     count, random = len(table), np.random.default_rng(BOOTSTRAP_SEED)
 
     def weigh(drawn: NDArray[np.int64]) -> Values:
-        weights = np.empty(drawn.shape)
-        for row, users in zip(weights, drawn, strict=True):
-            row[:] = np.bincount(users, minlength=count)
-        return weights
+        return np.array([np.bincount(users, minlength=count) for users in drawn], np.float64)
 
     return _sums(table, lambda size: random.integers(0, count, (size, count)), weigh)
 

@@ -1,16 +1,15 @@
 """The scale of ratings: stars for MovieLens, and moved to stars for what counts them elsewhere."""
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from recommender.data.interactions import STARS, Interactions, stars, with_scale
 from recommender.models.softmax_mf import rating_weights
-from recommender.paths import TRAIN
+from recommender.paths import TEST, TRAIN
 from recommender.ranking.baselines import liked
 from recommender.storage import read_table, write_table
+from tests.samples import write_split
 
 PAIRS = np.arange(4, dtype=np.int32), np.arange(4, dtype=np.int32)
 
@@ -35,10 +34,11 @@ def test_ratings_are_moved_to_one_to_five_stars(
     assert given.implicit == (scale[0] == scale[1])
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("workspace")
 def test_the_scale_is_read_from_the_part_and_kept_when_parts_are_joined() -> None:
+    write_split({TRAIN: [(0, 1, 2.0)], TEST: [(1, 0, 5.0)]}, (2, 2))
     assert Interactions.read(TRAIN).scale == STARS
     write_table(TRAIN, with_scale(read_table(TRAIN), (0.0, 10.0)))
-    again = Interactions.read(TRAIN, Path("data/processed/test.parquet"))
+    again = Interactions.read(TRAIN, TEST)
     assert again.scale == again.joined(again).scale == (0.0, 10.0)
     assert read_table(TRAIN).schema.types == [pa.int32(), pa.int32(), pa.float32()]

@@ -21,8 +21,8 @@ Values = NDArray[np.float64]
 
 def of_means(**models: Values) -> own.Statistics:
     """Return the statistics of models with one metric."""
-    count = len(next(iter(models.values())))
-    return statistics({name: {"map": values} for name, values in models.items()}, ["map"], np.ones(count, np.int32))
+    counts = np.arange(len(next(iter(models.values()))))  # of ratings, which count in errors alone
+    return statistics({name: {"map": values} for name, values in models.items()}, ["map"], counts)
 
 
 def test_intervals_are_those_of_scipy() -> None:
@@ -72,6 +72,34 @@ def test_users_of_whom_a_metric_says_nothing_are_left_out() -> None:
     assert of_means(a=values, b=np.full(200, np.nan)).estimates["b"] == {}
 
 
+def test_a_metric_of_one_user_has_an_interval_whatever_resamples_miss_that_user(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    estimate = of_means(a=np.array([np.nan, 0.25, np.nan])).estimates["a"]["map"]
+    assert (estimate.value, estimate.low, estimate.high) == (0.25, 0.25, 0.25)
+    assert list(recwarn) == []
+
+
+def test_metrics_of_one_table_are_those_of_tables_of_their_own() -> None:
+    random, counts = np.random.default_rng(10), np.arange(1, 41)
+    users = {model: {metric: random.random(40) for metric in ("map", "rmse", "ndcg")} for model in "abc"}
+    del users["b"]["rmse"]
+    found = statistics(users, ["map", "rmse", "ndcg"], counts)
+    for metric in ("map", "rmse", "ndcg"):
+        alone = statistics(users, [metric], counts)
+        for model in "abc":
+            assert found.estimates[model].get(metric) == alone.estimates[model].get(metric)
+        for pair, row in found.differences.items():
+            assert row.get(metric) == alone.differences.get(pair, {}).get(metric)
+    unpaired = statistics(users, ["map", "rmse", "ndcg"], counts, pairs=False)
+    assert (unpaired.estimates, unpaired.differences) == (found.estimates, {})
+
+
+def test_users_with_the_same_value_gain_and_lose_nothing() -> None:
+    found = of_means(a=np.array([0.1, 0.5, 0.5, 0.9]), b=np.array([0.1, 0.25, 0.25, 1.0])).differences["a", "b"]["map"]
+    assert (found.gain, found.lose) == (0.5, 0.25)
+
+
 @pytest.mark.parametrize("shift", [0.0, 0.1, 0.3, 0.6])
 def test_p_values_are_those_of_scipy_and_of_all_exchanges(shift: float) -> None:
     gain = np.random.default_rng(6).normal(shift, 0.5, 12)
@@ -93,7 +121,7 @@ def test_a_p_value_counts_what_was_found_and_is_never_0() -> None:
 def test_holm_by_hand() -> None:
     # .01 x 4, .02 x 3, .03 x 2 and .04, each at least the one before.
     assert_allclose(holm(np.array([0.03, 0.01, 0.04, 0.02])), [0.06, 0.04, 0.06, 0.06])
-    assert_allclose(holm(np.array([0.5, 0.6])), [1, 1])
+    assert_allclose(holm(np.array([0.6, 0.7])), [1, 1])
 
 
 def test_the_best_are_all_that_are_not_known_to_be_worse() -> None:
@@ -101,6 +129,12 @@ def test_the_best_are_all_that_are_not_known_to_be_worse() -> None:
     found = of_means(bad=good - 0.1, level=good[::-1] - 0.001, good=good)
     assert found.best("map") == ["good", "level"]
     assert found.best("recall") == []
+    estimates = {name: {"map": Estimate(value, 0, 1)} for name, value in {"a": 0.5, "b": 0.6, "c": 0.4}.items()}
+    differences = {
+        pair: {"map": own.Difference(0, 0, 0, gain=0, lose=0, p=0, holm=holm)}
+        for pair, holm in {("a", "b"): 0.05, ("a", "c"): 1, ("b", "c"): 0.049}.items()
+    }
+    assert own.Statistics(estimates, differences).best("map") == ["b", "a"]
 
 
 def test_sums_do_not_depend_on_the_order_of_users() -> None:
@@ -110,6 +144,14 @@ def test_sums_do_not_depend_on_the_order_of_users() -> None:
         assert_allclose(grid, row, rtol=0, atol=5000 * row.max() * 2.0**-51)
         assert len({float(np.sum(part)) for part in (grid, np.sort(grid), np.sort(grid)[::-1])}) == 1
         assert float(np.add.accumulate(grid)[-1]) == float(np.sum(grid))
+
+
+def test_terms_are_as_fine_as_leaves_their_sums_exact() -> None:
+    terms = np.array([[1 / 3, 2 / 3]])  # whose sums are less than 2
+    grid = own._on_grid(terms)
+    assert_array_equal(grid, np.round(terms * 2.0**51) / 2.0**51)
+    assert (grid * 2.0**50 % 1 != 0).any()
+    assert own._on_grid(np.empty((1, 0))).shape == (1, 0)
 
 
 def test_blocks_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
