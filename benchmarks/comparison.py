@@ -71,6 +71,7 @@ def compare(place: Path, source: Values, seeds: int) -> Values:
         models[f"notebook, {name}"], users[f"notebook, {name}"] = ours(
             place, plain | {"train.mf.interaction": interaction}, held_out
         )
+    models["softmax_mf"], users["softmax_mf"] = ours(place, source | {"train.model": "softmax_mf"}, held_out)
     workspace(place, plain | {"baselines.ease_max_items": 0})
     run_stage("baselines", place)
     models |= read_json(place / BASELINES)

@@ -38,6 +38,7 @@ NAMES: Final = {
     "notebook, reproduced": "the notebook, reproduced (`mf`, batch_sum)",
     "notebook, corrected": "`mf`, the default",
     "our default model": "`mf`, the default",
+    "softmax_mf": "`softmax_mf`, as in params.yaml",
     "our ranking model": "`softmax_mf`, tuned",
     "our rating model": "`encoded_mf`, tuned",
 }
