@@ -34,6 +34,7 @@ def measured(place: Path, source: Values) -> Values:
     """Return, of one way to split, what split counts and the metrics of each model."""
     tuned = presets(source["data.dataset"])
     split_workspace(place, source)
+    counts = read_json(place / SPLIT_METRICS)  # now: below, a workspace gets the repository's own files
     models = {}
     chosen: dict[str, Values] = {"default": {}}
     chosen |= {name: tuned[name] for name in PURPOSES if name in tuned}
@@ -44,7 +45,7 @@ def measured(place: Path, source: Values) -> Values:
         models[f"our {name} model"] = read_json(place / METRICS) | ({"model": values["train.model"]} if values else {})
         print(f"{source['split.method']}, {name}: map {models[f'our {name} model']['map']:.4f}", flush=True)
     run_stage("baselines", place)
-    return {"split": read_json(place / SPLIT_METRICS), "models": models | read_json(place / BASELINES)}
+    return {"split": counts, "models": models | read_json(place / BASELINES)}
 
 
 if __name__ == "__main__":

@@ -137,11 +137,16 @@ def test_people_are_folded_in_for_every_kind_of_model(archives: dict[str, Path],
 
 def test_every_way_to_split_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
+
+    def copied(_: Path, values: dict[str, object]) -> None:
+        calls.append(values)
+        write_json(SPLIT_METRICS, {"users": 1})  # the repository's own
+
     monkeypatch.chdir(tmp_path)
     chosen = {"train.model": "softmax_mf", "train.softmax_mf.epochs": 1}
     monkeypatch.setattr(splits, "presets", lambda _: {"ranking": chosen, "als": {"factors": 9}})
     monkeypatch.setattr(splits, "split_workspace", lambda _, values: calls.append(values))
-    monkeypatch.setattr(splits, "workspace", lambda _, values: calls.append(values))
+    monkeypatch.setattr(splits, "workspace", copied)
     monkeypatch.setattr(splits, "run_stage", lambda name, _: calls.append(name))
     own, popularity = {"map": 0.125, "users": 1234}, {"map": 0.25, "users": 1234}
     for path, values in ((METRICS, own), (BASELINES, {"popularity": popularity}), (SPLIT_METRICS, {"users": 2000})):
