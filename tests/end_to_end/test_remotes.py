@@ -96,4 +96,4 @@ def test_only_what_is_needed_is_fetched(pushed: Repository, tmp_path: Path) -> N
     assert fresh.ran(output) == ["recommend", "report"]
     assert (fresh.folder / "models/factors.npz").exists()
     assert not (fresh.folder / "data/raw/archive.zip").exists()
-    assert not (fresh.folder / "data/interim/ratings.parquet").exists()
+    assert not (fresh.folder / "data/interim/items.parquet").exists()
