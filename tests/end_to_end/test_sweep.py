@@ -1,8 +1,11 @@
 """A sweep runs all combinations as DVC experiments, shows them sorted, and leaves nothing running."""
 
+import contextlib
+import json
 import sys
 from pathlib import Path
 
+import dvc.api
 import psutil
 import pytest
 
@@ -93,9 +96,8 @@ def test_seeds_are_set_beside_users(repository: Repository) -> None:
     rows = {row[0]: row[1:] for row in table(shown)}
     names = remove.split()[3:]
     assert len(names) == 2
-    found = [
-        repository.dvc_json("metrics", "show", name)[name]["data"]["metrics/evaluate.json"]["data"] for name in names
-    ]
+    with contextlib.chdir(repository.folder):
+        found = [json.loads(dvc.api.read("metrics/evaluate.json", rev=name)) for name in names]
     assert first in found
     assert found[0] != found[1]
     for metric in ("map", "rmse", "novelty"):
