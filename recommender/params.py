@@ -1,7 +1,6 @@
 """The sections of ``params.yaml``: every parameter with its type and range."""
 
 import re
-from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, StrictBool, model_validator
@@ -116,11 +115,6 @@ class Data(Section):
             rule = "must be a path or URL where data.dataset is own: `make own RATINGS=ratings.csv` sets it"
             raise PydanticCustomError("conflict", f"data.own.ratings: {rule}; found None")
         return self
-
-    @property
-    def name(self) -> str:
-        """The release, or the file with the user's ratings."""
-        return re.split(r"[/\\]", self.own.ratings)[-1] if self.dataset == "own" and self.own.ratings else self.dataset
 
 
 class Split(Section):
@@ -288,13 +282,3 @@ class Params(Section):
     evaluate: Evaluate
     baselines: Baselines
     recommend: Recommend
-
-
-def flatten(section: Section, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted name and the value of every parameter of a section, in its order."""
-    for key in type(section).model_fields:
-        value = getattr(section, key)
-        if isinstance(value, Section):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

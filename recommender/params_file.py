@@ -1,6 +1,8 @@
 """Read ``params.yaml`` and say what is wrong with it."""
 
+import re
 import reprlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from recommender.errors import UserError
-from recommender.params import Mf, Params
+from recommender.params import Data, Mf, Params, Section
 from recommender.paths import PARAMS
 
 # Parameters of earlier versions, with what took their place.
@@ -58,6 +60,21 @@ def load_params(path: Path = PARAMS) -> Params:
         return Params.model_validate(values)
     except ValidationError as error:
         raise UserError(f"{path}: " + "; ".join(_explain(problem) for problem in error.errors())) from None
+
+
+def flatten(section: Section, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and the value of every parameter of a section, in its order."""
+    for key in type(section).model_fields:
+        value = getattr(section, key)
+        if isinstance(value, Section):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def data_name(data: Data) -> str:
+    """Return the name of the release, or of the file with the user's ratings."""
+    return re.split(r"[/\\]", data.own.ratings)[-1] if data.dataset == "own" and data.own.ratings else data.dataset
 
 
 def unknown_parameter(name: str, known: list[str]) -> str:

@@ -14,8 +14,8 @@ from recommender.data.movielens import RELEASES
 from recommender.data.splitting import METHODS
 from recommender.errors import UserError
 from recommender.evaluation.metrics import COLUMNS, ERRORS
-from recommender.params import MODELS, Params, Scores, Section, flatten
-from recommender.params_file import load_params
+from recommender.params import MODELS, Params, Scores, Section
+from recommender.params_file import flatten, load_params
 from tests.conftest import REPOSITORY
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from recommender import paths
 from recommender.errors import UserError, one_line
 from recommender.params import Params
-from recommender.params_file import load_params
+from recommender.params_file import data_name, load_params
 from recommender.ranking.factors import SIMILAR_MIN_RATINGS, similar_items
 from recommender.ranking.recommender import SCORES, Person, Recommender
 from recommender.ranking.titles import YEAR, search
@@ -110,8 +110,9 @@ def sidebar(catalogue: Catalogue) -> Shown:
         longest = min(50, num_items)
         length = st.slider("Items in a list", 1, longest, min(params.recommend.k, longest))
         kind = "rating" if factors.predicts_ratings else "ranking"
+        name = markdown(data_name(params.data))
         st.caption(
-            f"{rated.nnz:,} ratings of {num_items:,} items by {num_users:,} users ({markdown(params.data.name)}). "
+            f"{rated.nnz:,} ratings of {num_items:,} items by {num_users:,} users ({name}). "
             f"A {kind} model with {factors.item_factors.shape[1]} numbers in a vector."
         )
     return Shown(kept, length)

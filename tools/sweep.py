@@ -13,8 +13,8 @@ from dvc.repo import Repo
 from rapidfuzz import process
 
 from recommender.errors import UserError, run
-from recommender.params import MODELS, flatten
-from recommender.params_file import RENAMED, load_params
+from recommender.params import MODELS
+from recommender.params_file import RENAMED, flatten, load_params
 from tools.compare import TOLERANCES, read_rules
 from tools.console import call, show_table
 

@@ -19,7 +19,8 @@ from recommender.evaluation.lists import JUDGED, LISTS, Categories
 from recommender.evaluation.metrics import COLUMNS, CURVES, LOWER_IS_BETTER
 from recommender.evaluation.results import UserResults
 from recommender.evaluation.statistics import Statistics, as_text
-from recommender.params import Params, Section, TrainedSection, flatten
+from recommender.params import Params, Section, TrainedSection
+from recommender.params_file import data_name, flatten
 from recommender.ranking.factors import SIMILAR_MIN_RATINGS, Factors, similar_items
 from recommender.ranking.topk import stored_entries
 from recommender.report import charts
@@ -82,6 +83,7 @@ def render(run: Run) -> str:
     similar, median_cosine = nearest(run)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         run=run,
+        name=data_name(run.params.data),
         charts=draw(run),
         params=parameters(run.params),
         tables={"Accuracy": COLUMNS, "What kind of lists": (*LISTS, "gini")},

@@ -14,8 +14,7 @@ from benchmarks import comparison, tune
 from recommender.data.interactions import Interactions
 from recommender.evaluation.heldout import HeldOut
 from recommender.evaluation.metrics import ACCURACY
-from recommender.params import flatten
-from recommender.params_file import load_params
+from recommender.params_file import flatten, load_params
 from tests.conftest import REPOSITORY, set_params, sha256
 from tools.experiments import as_settings
 from tools.preset import PURPOSES

@@ -72,6 +72,8 @@ def test_losses_of_train_and_test_are_means_over_ratings_without_penalties(model
     section = {"dropout": 0.0} if "dropout" in type(parameters(model).section).model_fields else {}
     params = parameters(model, {"learning_rate": 1e-6, "epochs": 1, **section})  # the loss changes little on the way
     known, job = parts.train, prepare(parts.train, parts.train, parts.item_order, params)
+    if type(job.model).test_step is keras.Model.test_step:
+        pytest.skip("Keras' own steps weigh batches alike, whatever they hold, and add penalties")
     logs = fit(job, params, 1, [])
     factors, size = (
         job.factors(),
