@@ -31,6 +31,7 @@ NAMES: Final = {
     "bpr": "BPR (implicit)",
     "svd": "SVD (Surprise)",
     "svdpp": "SVD++ (Surprise)",
+    "ease": "EASE, ratings from 4 as 1",
     "ease_all": "EASE, every rating as 1",
     "ease_liked": "EASE, ratings from 4 as 1",
     "ease_weighted": "EASE, weighted",
