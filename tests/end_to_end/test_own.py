@@ -110,6 +110,7 @@ def test_text_ids_and_titles_go_through_every_stage(tmp_path: Path, books: tuple
     assert missing.stderr == "error: --user: there is no user u 1700; ids are text, the closest 'u 10'\n"
 
 
+@pytest.mark.slow
 def test_make_own_sets_the_parameters_and_runs(repository: Repository, books: tuple[Path, Path]) -> None:
     before = (repository.folder / "params.yaml").read_text()
     for path in books:

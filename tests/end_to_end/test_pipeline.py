@@ -167,6 +167,7 @@ PRESETS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("purpose", PRESETS)
 def test_a_preset_is_one_experiment_that_leaves_its_results_in_the_workspace(
     purpose: str, repository: Repository, archives: dict[str, Path]
@@ -193,6 +194,7 @@ def test_a_preset_that_was_not_chosen_is_refused(repository: Repository) -> None
     refused(result, "presets.yaml: has no ranking for ml-latest-small; `make tune` finds one")
 
 
+@pytest.mark.slow
 def test_a_search_runs_our_model_as_experiments_and_writes_its_log_and_its_choice(
     repository: Repository, archives: dict[str, Path]
 ) -> None:
