@@ -151,9 +151,9 @@ def test_make_own_sets_the_parameters_and_runs(repository: Repository, books: tu
         in unlisted.stderr
     )
     output = repository(*command, "--", "implicit.tsv")
-    assert "All ratings are the same (implicit data), which mf cannot predict: softmax_mf ranks" in output
+    assert "All ratings are the same (implicit data), which mf cannot predict: kernel ranks" in output
     assert "There are no times" in output
-    assert yaml.safe_load((repository.folder / "params.yaml").read_text())["train"]["model"] == "softmax_mf"
+    assert yaml.safe_load((repository.folder / "params.yaml").read_text())["train"]["model"] == "kernel"
 
 
 @pytest.mark.parametrize("columns", ["user", "user=", "reader=user", "user=a item"])
