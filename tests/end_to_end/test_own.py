@@ -117,7 +117,6 @@ def test_make_own_sets_the_parameters_and_runs(repository: Repository, books: tu
         shutil.copy(path, repository.folder)
     implicit = repository.folder / "implicit.tsv"
     implicit.write_text("".join(f"{user}\t{item}\n" for user in range(40) for item in range(30) if (user + item) % 3))
-    set_params(repository.folder, train__softmax_mf__embedding_size=4)
     command = (sys.executable, "-m", "tools.own")
     shutil.copy(Path(__file__).parents[2] / "presets.yaml", repository.folder)
     output = repository(*command, "--items", "books.csv", "--columns", "item=isbn", "--", "ratings.csv")
