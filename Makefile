@@ -54,7 +54,7 @@ check: $(ENV)  ## run the pipeline from nothing: dvc.lock and metrics must come 
 test: $(ENV)  ## run the tests
 	$(RUN) $(PYTEST)
 
-test-slow: $(VENV)/.installed-explore  ## run the tests that take minutes: perturbations, kills, sweeps, remotes
+test-slow: $(VENV)/.installed-explore $(VENV)/.installed-bench  ## run the tests that take minutes: perturbations, kills, sweeps, remotes
 	$(RUN) $(PYTEST) -m slow
 
 test-browser: $(VENV)/.installed-explore  ## run the tests that need a browser: Debian's chromium, or Google Chrome

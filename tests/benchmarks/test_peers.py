@@ -34,6 +34,7 @@ def test_an_item_s_vector_of_ials_leaves_no_gradient() -> None:
         assert np.abs(items[item]).max() > 0.01
 
 
+@pytest.mark.slow  # of the extra `bench`, which `make test` does without
 @pytest.mark.parametrize("kind", ["SVD", "SVDpp"])
 def test_exported_factors_predict_what_surprise_predicts(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import surprise
