@@ -90,8 +90,8 @@ bench: $(VENV)/.installed-bench  ## [DATASET= ARCHIVE= GROWTH="1000000 5000000"]
 tune: $(VENV)/.installed-bench  ## [MODEL=ranking TRIALS=8 DATASET= ARCHIVE=]: choose parameters on a validation part
 	$(RUN) python -m benchmarks.tune $(DATA) $(if $(MODEL),--model $(MODEL)) $(if $(TRIALS),--trials $(TRIALS))
 
-comparison: $(VENV)/.installed-bench  ## [DATASET= ARCHIVE=]: measure our models and the tuned peers on the test part
-	$(RUN) python -m benchmarks.comparison $(DATA)
+comparison: $(VENV)/.installed-bench  ## [DATASET= ARCHIVE= SPLIT_SEED= SEEDS=5]: measure our models and the tuned peers on the test part
+	$(RUN) python -m benchmarks.comparison $(DATA) $(if $(SPLIT_SEED),--split-seed $(SPLIT_SEED)) $(if $(SEEDS),--seeds $(SEEDS))
 
 splits: $(ENV)  ## [DATASET= ARCHIVE=]: measure the models under every way to split
 	$(RUN) python -m benchmarks.splits $(DATA)

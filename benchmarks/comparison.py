@@ -42,15 +42,20 @@ Users = dict[str, NDArray[np.float64]]  # by metric
 def main() -> None:
     """Measure everything on one data set and print the table."""
     parser = source_parser("make comparison", __doc__)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="of training")
+    parser.add_argument("--split-seed", type=int, help="of the split, in place of the one in params.yaml")
     arguments = parser.parse_args()
     if arguments.seeds < 2:
         raise UserError(f"--seeds: must be at least 2; found {arguments.seeds}")
     source = data_source(arguments.dataset, arguments.archive, arguments.sha256)
+    name = arguments.dataset
+    if arguments.split_seed is not None:
+        source["split.seed"] = arguments.split_seed
+        name += f", split seed {arguments.split_seed}"
     with tempfile.TemporaryDirectory() as folder:
         result = compare(Path(folder) / "split", source, arguments.seeds)
-    keep(OUTPUT, arguments.dataset, result)
-    show_markdown(TABLES["comparison"](arguments.dataset))
+    keep(OUTPUT, name, result)
+    show_markdown(TABLES["comparison"](name))
 
 
 def compare(place: Path, source: Values, seeds: int) -> Values:

@@ -27,7 +27,7 @@ def source_parser(
     return parser
 
 
-def data_source(dataset: str, archive: str | None, sha256: str | None) -> dict[str, str | None]:
+def data_source(dataset: str, archive: str | None, sha256: str | None) -> dict[str, Any]:
     """Return the parameters that select a data set, from its release's own address or from a copy.
 
     `archive` is the copy's path or address. The checksum of a path is computed where `sha256` is None.
