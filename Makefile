@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ENV := $(VENV)/.installed
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
-PYTEST := python -m pytest --numprocesses logical --dist loadfile
+PYTEST := python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 DATA = $(if $(DATASET),--dataset "$(DATASET)") $(if $(ARCHIVE),--archive "$(ARCHIVE)") $(if $(SHA256),--sha256 "$(SHA256)")
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 
