@@ -39,7 +39,7 @@ Values = dict[str, Any]
 
 
 def main() -> None:
-    """Measure the default model and the presets on one data set and print the table."""
+    """Measure the presets and the other models, as in params.yaml, on one data set and print the table."""
     arguments = source_parser("make fold-in", __doc__).parse_args()
     source = data_source(arguments.dataset, arguments.archive, arguments.sha256)
     with tempfile.TemporaryDirectory() as folder:
@@ -63,9 +63,11 @@ def compare(folder: Path, source: Values) -> Values:
     learned = Learned(of_users(train, rest).item_counts(), np.ones(len(people), dtype=bool))
     held_out = HeldOut.of(of_users(test, people), known, QUANTILE, learned)
     tuned = presets(source["data.dataset"])
-    models: dict[str, Values] = {"default": {}, **{name: tuned[name] for name in PURPOSES if name in tuned}}
+    models: list[Values] = [{"train.model": name} for name in ("mf", "softmax_mf")]
+    models += [tuned[name] for name in PURPOSES if name in tuned]
     return {
-        name: measured(everybody, others, source | values, people, known, held_out) for name, values in models.items()
+        values["train.model"]: measured(everybody, others, source | values, people, known, held_out)
+        for values in models
     }
 
 

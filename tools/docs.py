@@ -159,7 +159,7 @@ def folded_in(dataset: str) -> str:
         )
         interval = "{:+.4f} to {:+.4f}".format(*values["difference_interval_95"])
         milliseconds = _number(1000 * values["seconds_a_person"], 1)
-        rows.append([name, str(values["people"]), *recall, interval, *errors, milliseconds])
+        rows.append([f"`{name}`", str(values["people"]), *recall, interval, *errors, milliseconds])
     return markdown_table(["", "users", *measured, "ms"], rows)
 
 
