@@ -71,9 +71,10 @@ def temporal(ratings: pa.Table, split: Split) -> Parts:
     so that test is at most its share. Validation is taken from the rest in the same way.
     """
     times = _times(ratings, split)
-    test = times > _instant(times, split.test_size)
-    earlier = times[~test]
-    held_out = times > _instant(earlier, split.validation_size) if split.validation_size else test
+    test = _later(times, split.test_size)
+    held_out = test.copy()
+    if split.validation_size:
+        held_out[~test] = _later(times[~test], split.validation_size)
     return _parts(split, test, held_out)
 
 
@@ -161,10 +162,11 @@ def _times(ratings: pa.Table, split: Split) -> Rows:
     return np.asarray(times.to_numpy(), dtype=np.int64)
 
 
-def _instant(times: Rows, share: float) -> int:
-    """Return the last time of the earliest ratings, all but the share."""
+def _later(times: Rows, share: float) -> NDArray[np.bool_]:
+    """Return which ratings are later than the last of the earliest, which are all but the share."""
     kept = len(times) - math.ceil(len(times) * share)
-    return int(np.partition(times, kept - 1)[kept - 1]) if kept else -1
+    last = np.sort(times)[kept - 1] if kept else times.min() - 1
+    return np.asarray(times > last)
 
 
 def describe(indexed: pa.Table, parts: Parts, num_users: int, num_items: int) -> dict[str, Any]:

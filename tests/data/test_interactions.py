@@ -9,7 +9,7 @@ import pytest
 
 from recommender.data.interactions import Interactions
 from recommender.errors import RERUN, UserError
-from recommender.paths import TEST, TRAIN, VALIDATION
+from recommender.paths import GIVEN, TEST, TRAIN, VALIDATION
 from recommender.storage import read_table, write_table
 from tests.samples import write_split
 
@@ -39,6 +39,11 @@ def test_validation_may_be_empty_and_columns_may_be_more_and_in_another_order() 
     table = read_table(TRAIN).append_column("timestamp", pa.array([1, 2, 3]))
     write_table(TRAIN, table.select(["timestamp", "rating", "item", "user"]))
     assert rows(Interactions.read(TRAIN, VALIDATION)) == FIRST
+
+
+def test_ratings_to_fold_in_need_not_be_there() -> None:
+    write_split({TRAIN: FIRST}, (3, 5))
+    assert rows(Interactions.read(GIVEN, TRAIN)) == FIRST
 
 
 def change(name: str, values: list[float], kind: pa.DataType) -> Callable[[pa.Table], pa.Table]:

@@ -220,6 +220,56 @@ def test_a_user_with_one_rating_is_measured_on_it() -> None:
     assert [len(found[name]) for name in ("train", "test", "fold_in")] == [8, 2, 0]
 
 
+FEW = [(0, 1), (0, 2), (1, 1), (1, 2), (1, 3)]
+NO_TIMES = "needs the times of ratings, and the data have none; set it to random, per_user or user_fold"
+
+
+@pytest.mark.parametrize(
+    ("split", "ratings", "message"),
+    [
+        (
+            chosen("per_user", test_size=0.1, validation_size=0.1),
+            FEW,
+            "split.test_size: 0.1 with split.method: per_user leaves validation and test empty",
+        ),
+        (
+            chosen("per_user", test_size=0.5, validation_size=0.1),
+            FEW,
+            "split.validation_size: 0.1 with split.method: per_user leaves validation empty",
+        ),
+        (
+            chosen("leave_last", n=2, validation_size=0.1),
+            [(0, 1), (1, 5)],
+            "split.n: 2 with split.method: leave_last leaves train and validation empty",
+        ),
+        (
+            chosen("temporal", test_size=0.9),
+            [(0, -7), (0, 5)],
+            "split.test_size: 0.9 with split.method: temporal leaves train empty",
+        ),
+    ],
+)
+def test_a_part_without_ratings_is_refused(split: Split, ratings: list[Rating], message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        METHODS[split.method](table(ratings), split)
+    assert str(raised.value) == f"{message}; choose another value or method"
+
+
+def test_too_few_users_to_hold_out_some_are_refused() -> None:
+    with pytest.raises(UserError) as raised:
+        METHODS["user_fold"](table([(0, 1), (0, 2)]), chosen("user_fold"))
+    assert str(raised.value) == "split.test_size: 0.2 of 1 users leaves one of the parts empty; choose another share"
+
+
+@pytest.mark.parametrize("method", ["leave_last", "temporal"])
+def test_a_division_by_time_needs_times(method: str) -> None:
+    ratings = table(FEW)
+    timeless = ratings.set_column(3, "timestamp", pa.nulls(len(FEW), pa.int64()))
+    with pytest.raises(UserError) as raised:
+        METHODS[method](timeless, chosen(method))
+    assert str(raised.value) == f"split.method: {method} {NO_TIMES}"
+
+
 @pytest.mark.usefixtures("workspace", "no_arguments")
 @pytest.mark.parametrize("method", METHODS)
 def test_the_stage_writes_the_same_bytes_twice_and_no_file_of_another_method(workspace: Path, method: str) -> None:

@@ -95,6 +95,9 @@ def assert_evaluates_like_the_reference(
     assert found == pytest.approx(expected[-1], rel=0, abs=1e-12)
     for name in ACCURACY:
         assert_allclose(ranking.users[name].mean(), expected[-1][name], err_msg=name, **EXACT)
+    ratings = test.groupby("user").size()
+    assert_allclose(np.average(ranking.users["rmse"] ** 2, weights=ratings), errors["rmse"] ** 2)
+    assert_allclose(np.average(ranking.users["mae"], weights=ratings), errors["mae"])
 
 
 @settings(max_examples=120, deadline=None)
@@ -152,6 +155,8 @@ def test_train_and_validation_ratings_count_as_known() -> None:
     held_out = HeldOut.read(1.0)
     assert held_out.seen.toarray().tolist() == [[0, 4, 0, 0], [0, 0, 0, 5], [3, 0, 0, 0]]
     assert (held_out.ratings.items.tolist(), held_out.relevant.tolist()) == ([2, 1], [False, True])
+    assert held_out.learned.users.tolist() == [True, False, True]
+    assert HeldOut.read(1.0, ["train", "validation"]).learned.users.tolist() == [True, True, True]
 
 
 @st.composite

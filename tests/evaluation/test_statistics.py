@@ -163,6 +163,15 @@ def test_blocks_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     assert_array_equal(own.flipped_sums(table), whole[1])
 
 
+@pytest.mark.parametrize("count", [63, 64, 65, 130])
+def test_every_user_is_drawn_as_often_as_any_other(count: int) -> None:
+    halves, drawn = own.flipped_sums(np.eye(count)), own.resampled_sums(np.eye(count))
+    assert set(np.unique(halves)) == {0, 1}
+    assert_allclose(halves.mean(axis=0), 0.5, atol=0.025)  # 5 standard deviations
+    assert_allclose(drawn.mean(axis=0), 1, atol=0.05)
+    assert (drawn.sum(axis=1) == count).all()
+
+
 def test_an_interval_as_text() -> None:
     assert as_text(Estimate(0, 0.08123, 0.1)) == ".0812\N{EN DASH}.1000"
     assert as_text(Estimate(0, -0.5, 12.0), 1) == "-.5\N{EN DASH}12.0"
