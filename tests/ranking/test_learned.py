@@ -1,6 +1,7 @@
 """Users and items that a model has not learned: what is listed for the ones, and for nobody the others."""
 
 import dataclasses
+from functools import partial
 import json
 import sys
 from pathlib import Path
@@ -87,8 +88,9 @@ def test_ease_lists_what_is_popular_for_a_user_without_ratings() -> None:
     held_out = HeldOut.of(interactions(HELD_OUT), known, 0.0)
     rated = liked(known, 0)
     weights = ease_weights(rated, 1.0)
-    found = held_out.lists(lambda *arguments: ease_top_k(rated, weights, *arguments), 3)
-    assert found.tolist() == [[3, -1, -1], [1, -1, -1], [0, 1, 3]]
+    found, scores = held_out.learned.lists(partial(ease_top_k, rated, weights), held_out.users, held_out.seen, 4)
+    assert found.tolist() == [[3, -1, -1, -1], [1, -1, -1, -1], [0, 1, 3, -1]]
+    assert scores[2].tolist() == [2, 1, 1, -np.inf]
 
 
 def test_the_same_for_all_leaves_out_what_was_not_learned() -> None:
