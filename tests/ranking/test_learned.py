@@ -1,9 +1,9 @@
 """Users and items that a model has not learned: what is listed for the ones, and for nobody the others."""
 
 import dataclasses
-from functools import partial
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
