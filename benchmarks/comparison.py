@@ -43,7 +43,7 @@ def main() -> None:
     """Measure everything on one data set and print the table."""
     parser = source_parser("make comparison", __doc__)
     parser.add_argument("--seeds", type=int, default=5, help="of training")
-    parser.add_argument("--split-seed", type=int, help="of the split, in place of the one in params.yaml")
+    parser.add_argument("--split-seed", type=int, help="of the split: measures our ranking model and the peers alone")
     arguments = parser.parse_args()
     if arguments.seeds < 2:
         raise UserError(f"--seeds: must be at least 2; found {arguments.seeds}")
@@ -69,23 +69,28 @@ def compare(place: Path, source: Values, seeds: int) -> Values:
     with contextlib.chdir(split_workspace(place, source)):
         train, test = Interactions.read(TRAIN), Interactions.read(TEST)
     held_out = HeldOut.of(test, train, QUANTILE)
-    models: dict[str, Values] = {"notebook, published": dict(PUBLISHED)} if dataset == "ml-1m" else {}
+    models: dict[str, Values] = {}
     users: dict[str, Users] = {}
-    plain = source | yaml.safe_load("\n".join(NOTEBOOK.split()).replace("=", ": "))
-    for name, interaction in (("reproduced", "batch_sum"), ("corrected", "dot")):
-        models[f"notebook, {name}"], users[f"notebook, {name}"] = ours(
-            place, plain | {"train.mf.interaction": interaction}, held_out
-        )
-    models["softmax_mf"], users["softmax_mf"] = ours(place, source | {"train.model": "softmax_mf"}, held_out)
-    workspace(place, plain | {"baselines.ease_max_items": 0})
-    run_stage("baselines", place)
-    models |= read_json(place / BASELINES)
-    users |= UserResults.read(place / BASELINES_USERS).metrics
+    tuned, purposes = presets(dataset), list(PURPOSES[:1])
+    if "split.seed" not in source:
+        purposes = list(PURPOSES)
+        models |= {"notebook, published": dict(PUBLISHED)} if dataset == "ml-1m" else {}
+        plain = source | yaml.safe_load("\n".join(NOTEBOOK.split()).replace("=", ": "))
+        untuned = {
+            "notebook, reproduced": plain | {"train.mf.interaction": "batch_sum"},
+            "notebook, corrected": plain | {"train.mf.interaction": "dot"},
+            "softmax_mf": source | {"train.model": "softmax_mf"},
+        }
+        for name, values in untuned.items():
+            models[name], users[name] = ours(place, values, held_out)
+        workspace(place, plain | {"baselines.ease_max_items": 0})
+        run_stage("baselines", place)
+        models |= read_json(place / BASELINES)
+        users |= UserResults.read(place / BASELINES_USERS).metrics
     deviations: dict[str, Values] = {}
-    tuned = presets(dataset)
     for name in (name for name in PEERS if name in tuned):
         models[name], users[name] = measure_peer(name, tuned[name], train, held_out, K)
-    for purpose in (name for name in reversed(PURPOSES) if name in tuned):
+    for purpose in (name for name in reversed(purposes) if name in tuned):
         values, name = source | tuned[purpose], f"our {purpose} model"
         runs = [ours(place, values | {"train.seed": 7 + seed}, held_out) for seed in range(seeds)]
         found = {key: [metrics[key] for metrics, _ in runs] for key, value in runs[0][0].items() if value is not None}
