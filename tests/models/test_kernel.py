@@ -179,6 +179,24 @@ def test_many_anchors_are_kept_in_part_with_a_mapping_that_fits(monkeypatch: pyt
     assert KEPT > 30
 
 
+def test_the_mapping_of_kept_anchors_is_exact_where_their_kernel_is_nearly_singular(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("recommender.models.core.kernels.KEPT", 30)
+    monkeypatch.setattr("recommender.models.core.kernels.KEPT_RIDGE", 1e-9)
+    flat = section(user_gamma=0.003)  # all users nearly the same
+    factors, kernel = solve(KNOWN, PARTS.item_order, flat, 7)
+    folded = fold_in(factors, kernel, KNOWN.matrix()).user_factors.astype(np.float64)
+    features = kernel.features(kernel.inputs(KNOWN.matrix())).astype(np.float64)
+    similar = np.exp(0.003 * (features @ kernel.anchors.T.astype(np.float64) - 1)) * kernel.anchor_scale
+    similar *= kernel.scale(np.diff(KNOWN.matrix().indptr))[:, None]
+    gram = similar.T @ similar
+    ridge = gram + 1e-9 * np.trace(gram) / 30 * np.eye(30)
+    best = similar @ np.linalg.solve(ridge, similar.T @ factors.user_factors)
+    errors = [np.linalg.norm(each - factors.user_factors) for each in (folded, best)]
+    assert errors[0] < 1.5 * errors[1]  # in single precision, thousands of times as large
+
+
 def test_users_and_items_without_ratings_get_finite_numbers() -> None:
     kept = (KNOWN.users != 3) & (KNOWN.items != 5)
     few = Interactions(KNOWN.users[kept], KNOWN.items[kept], KNOWN.ratings[kept], KNOWN.shape)

@@ -133,10 +133,11 @@ def _compact(kernel: UserKernel, between: Tensor, vectors: NDArray[np.float32]) 
     kept = np.arange(len(vectors))
     if len(kept) > KEPT:
         kept = np.linspace(0, len(kept) - 1, KEPT).astype(np.int32)
-        rows = tf.gather(between, kept, axis=1)
+        rows = tf.cast(tf.gather(between, kept, axis=1), tf.float64)  # float32 rounds by more than the shift
         gram = product(rows, rows)
         shift = KEPT_RIDGE * tf.linalg.trace(gram) / KEPT
-        mapping = np.array(product(inverse(gram + shift * tf.eye(KEPT)), product(rows, vectors)))
+        right = product(rows, tf.cast(vectors, tf.float64))
+        mapping = np.array(product(inverse(gram + shift * tf.eye(KEPT, dtype=tf.float64)), right), np.float32)
     weights, anchors = (part.astype(np.float16) for part in (kernel.item_weights, kernel.anchors[kept]))
     scale = kernel.anchor_scale[kept]
     return dataclasses.replace(kernel, item_weights=weights, anchors=anchors, anchor_scale=scale, mapping=mapping)
