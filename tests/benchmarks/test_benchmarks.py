@@ -121,12 +121,12 @@ def test_users_are_left_out_and_renumbered() -> None:
 @pytest.mark.slow
 def test_people_are_folded_in_for_every_kind_of_model(archives: dict[str, Path], tmp_path: Path) -> None:
     result = fold_in.compare(tmp_path, data_source("ml-1m", str(archives["ml-1m"]), None))
-    assert list(result) == ["default", "ranking", "rating"]
+    assert list(result) == ["mf", "softmax_mf", "kernel", "encoded_mf"]
     for name, found in result.items():
         assert found["people"] == 6
         assert found["ratio"] == found["recall"]["folded_in"] / found["recall"]["trained"]
         assert 0.5 < found["ratio"] < 2
-        assert bool(found["rmse"]) == (name != "ranking")
+        assert bool(found["rmse"]) == (name in ("mf", "encoded_mf"))
     with (
         np.load(tmp_path / "everybody/models/factors.npz") as whole,
         np.load(tmp_path / "others/models/factors.npz") as others,
