@@ -18,7 +18,7 @@ repro: $(ENV)  ## fetch, extract, split, train, evaluate, recommend and report, 
 help:  ## print all targets
 	@awk 'match($$0, /  ## /) && /^[a-z-]+:/ { name = $$0; sub(/:.*/, "", name); printf "%-13s%s\n", name, substr($$0, RSTART + 5) }' Makefile
 
-report: $(ENV)  ## draw reports/index.html, the page about the data, the model and its recommendations
+report: $(ENV)  ## draw reports/index.html, the page about the data, the model and its recommendations, and write their cards
 	$(RUN) dvc repro report
 
 recommend: $(ENV)  ## USER=42 [K=10]: print a user's favourites and recommendations
