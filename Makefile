@@ -7,7 +7,7 @@ PYTEST := python -m pytest --numprocesses logical --dist loadfile --no-loadscope
 DATA = $(if $(DATASET),--dataset "$(DATASET)") $(if $(ARCHIVE),--archive "$(ARCHIVE)") $(if $(SHA256),--sha256 "$(SHA256)")
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 
-.PHONY: help repro report test test-slow test-browser mutants messages fuzz audit lint check lock environment docs recommend explore \
+.PHONY: help repro report test test-slow test-browser mutants messages fuzz audit lint check verify lock environment docs recommend explore \
 	own ranking rating compare sweep show seeds notebook bench tune comparison fold-in landmarks splits pictures
 
 repro: $(ENV)  ## fetch, extract, split, train, evaluate, recommend and report, then print the results
@@ -18,7 +18,7 @@ repro: $(ENV)  ## fetch, extract, split, train, evaluate, recommend and report, 
 help:  ## print all targets
 	@awk 'match($$0, /  ## /) && /^[a-z-]+:/ { name = $$0; sub(/:.*/, "", name); printf "%-13s%s\n", name, substr($$0, RSTART + 5) }' Makefile
 
-report: $(ENV)  ## draw reports/index.html, the page about the data, the model and its recommendations
+report: $(ENV)  ## draw reports/index.html, the page about the data, the model and its recommendations, and write their cards
 	$(RUN) dvc repro report
 
 recommend: $(ENV)  ## USER=42 [K=10]: print a user's favourites and recommendations
@@ -48,8 +48,10 @@ seeds: $(ENV)  ## [N=5 JOBS=1]: train with N seeds as experiments: does chance i
 compare: $(ENV)  ## [REV=main MARKDOWN=1]: show what differs from a revision's metrics; fails where one is worse
 	@$(RUN) python -m tools.compare $(if $(REV),"$(REV)",main) $(if $(MARKDOWN),--markdown)
 
-check: $(ENV)  ## run the pipeline from nothing: dvc.lock and metrics must come out as they are committed
-	$(RUN) python -m tools.check
+verify: $(ENV)  ## [CACHE=folder]: run HEAD from nothing; all must come out as committed; writes reproduction.json
+	$(RUN) python -m tools.verify $(if $(CACHE),--cache "$(CACHE)")
+
+check: verify  ## the same as verify
 
 test: $(ENV)  ## run the tests
 	$(RUN) $(PYTEST)

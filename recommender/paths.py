@@ -45,3 +45,5 @@ BASELINES_USERS: Final = Path("metrics/baselines_users.parquet")
 
 RECOMMENDATIONS: Final = Path("data/recommendations.parquet")
 REPORT: Final = Path("reports/index.html")
+MODEL_CARD: Final = Path("reports/model_card.md")
+DATA_CARD: Final = Path("reports/data_card.md")

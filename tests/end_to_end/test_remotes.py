@@ -1,4 +1,4 @@
-"""A fresh clone that pulls what was pushed to a remote has nothing to compute."""
+"""What was pushed to a remote comes out again: all in a fresh clone, and tagged versions of artifacts anywhere."""
 
 import shutil
 import socket
@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.conftest import Repository, files
+from recommender.paths import FACTORS, MODEL, RECOMMENDATIONS
+from tests.conftest import Repository, files, set_params, sha256
 
 pytestmark = pytest.mark.slow
 OUTPUTS = ("data", "models", "reports")
@@ -97,3 +99,33 @@ def test_only_what_is_needed_is_fetched(pushed: Repository, tmp_path: Path) -> N
     assert (fresh.folder / "models/factors.npz").exists()
     assert not (fresh.folder / "data/raw/archive.zip").exists()
     assert not (fresh.folder / "data/interim/items.parquet").exists()
+
+
+def test_a_tag_names_a_version_of_an_artifact_for_dvc_and_gto(pushed: Repository, tmp_path: Path) -> None:
+    declared = yaml.safe_load((pushed.folder / "dvc.yaml").read_text())["artifacts"]
+    paths = {name: Path(artifact["path"]) for name, artifact in declared.items()}
+    assert paths == {"model": MODEL, "factors": FACTORS, "recommendations": RECOMMENDATIONS}
+    fresh = clone(pushed, tmp_path / "clone")
+    fresh("git", "add", ".dvc/config")
+    fresh("git", "commit", "--quiet", "--message", "Name the remote")
+    before = {name: sha256(pushed.folder / path) for name, path in paths.items()}
+    for name in paths:
+        fresh("gto", "register", name, "--version", "v1.0.0")
+    assert set(fresh("git", "tag").split()) == {f"{name}@v1.0.0" for name in paths}
+    fresh("dvc", "pull")
+    set_params(fresh.folder, recommend__k=3)
+    fresh("dvc", "repro")
+    fresh.commit()
+    fresh("dvc", "push")
+    fresh("gto", "register", "recommendations", "--version", "v1.1.0")
+    fresh("gto", "assign", "model", "--version", "v1.0.0", "--stage", "prod")
+    assert "v1.1.0" in fresh("gto", "show", "recommendations")
+    shutil.rmtree(fresh.folder / ".dvc/cache")  # so that the remote has to have it
+
+    def get(name: str, *version: str) -> str:
+        fresh("dvc", "artifacts", "get", str(fresh.folder), name, *version, "--force", "--out", str(tmp_path / name))
+        return sha256(tmp_path / name)
+
+    assert {name: get(name, "--rev", "v1.0.0") for name in paths} == before
+    assert get("model", "--stage", "prod") == before["model"]
+    assert get("recommendations") == sha256(fresh.folder / RECOMMENDATIONS) != before["recommendations"]
