@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
@@ -12,9 +13,12 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
+from recommender.ranking import fold_in as module
 from recommender.ranking.explanation import by_nearest, by_shares, parts_of
 from recommender.ranking.factors import Factors, similar_items
 from recommender.ranking.fold_in import EncodedLoss, FoldIn, RatingLoss, SoftmaxLoss, fold_in
+from recommender.ranking.learned import Learned
+from recommender.ranking.recommender import Recommender, as_text
 from recommender.ranking.user_kernel import UserKernel
 
 ITEMS, SIZE = 12, 6
@@ -187,6 +191,69 @@ def test_shares_of_a_kernel_by_hand() -> None:
 
 def test_a_softmax_has_no_shares() -> None:
     assert parts_of(make_factors(1), SoftmaxLoss(2.0, 0.1), make_ratings(1)) is None
+
+
+def make_recommender(factors: Factors, folded: bool, knows: bool) -> Recommender:
+    """One user who has rated items, and another one of them whom the model does not know."""
+    rated = make_ratings(1)
+    known = rated.copy()
+    known.data[0] = 0  # in the test part
+    known.eliminate_zeros()
+    names = [f"Item {item}" for item in range(ITEMS)]
+    items = pa.table({"item_id": list(range(ITEMS)), "title": names, "categories": [""] * ITEMS})
+    learned = Learned(np.full(ITEMS, 30), np.array([knows]))
+    return Recommender(factors, rated, known, np.array([folded]), np.array([1]), items, learned)
+
+
+@pytest.mark.parametrize(
+    ("loss", "folded", "kind"),
+    [
+        ("ridge", False, "nearest"),
+        ("ridge", True, "shares"),
+        ("kernel", False, "shares"),
+        ("kernel", True, "shares"),
+        ("encoded", False, "nearest"),
+        ("encoded", True, "shares"),
+    ],
+)
+def test_shares_are_those_of_vectors_that_are_made_of_ratings(
+    loss: str, folded: bool, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "load", lambda: LOSSES[loss])
+    recommender = make_recommender(make_factors(3), folded, knows=True)
+    rated = fold_in(recommender.factors, LOSSES[loss], recommender.known)
+    recommender = dataclasses.replace(recommender, factors=rated)
+    shown = recommender.show_user("1", 3, explain=True)
+    for item in shown["recommendations"]:
+        assert item["why"]["kind"] == kind
+        if kind == "shares":
+            why = item["why"]
+            assert {each["item_id"] for each in why["rated"]} == set(recommender.known.indices.tolist())
+            total = why["base"] + why["rest"] + sum(each["share"] for each in why["rated"])
+            assert total == pytest.approx(item["score"], abs=1e-5)  # each rounded to 6 decimals
+            assert abs(why["rest"]) <= 1e-5
+
+
+def test_what_a_kernel_leaves_out_of_a_trained_vector_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "load", lambda: LOSSES["kernel"])
+    recommender = make_recommender(make_factors(3), folded=False, knows=True)
+    vectors = fold_in(recommender.factors, LOSSES["kernel"], recommender.known).user_factors
+    recommender = dataclasses.replace(
+        recommender, factors=dataclasses.replace(recommender.factors, user_factors=vectors * np.float32(1.01))
+    )
+    shown = recommender.show_user("1", 1, explain=True)
+    [item] = shown["recommendations"]
+    assert "approximation" in as_text(shown)
+    bias = float(recommender.factors.item_bias[item["item_id"]] + recommender.factors.user_bias[0]) + 3.25
+    expected = float(recommender.factors.user_bias[0]) + (item["score"] - bias) * (1 - 1 / 1.01)
+    assert item["why"]["rest"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_whom_the_model_does_not_know_gets_no_explanation() -> None:
+    shown = make_recommender(make_factors(3), folded=False, knows=False).show_user("1", 2, explain=True)
+    assert [item["why"] for item in shown["recommendations"]] == [{"kind": "none", "rated": []}] * 2
+    lines = as_text(shown).splitlines()
+    assert lines[-3] == "Below each: nothing, as the model has learned none of this user's ratings"
 
 
 def test_the_nearest_are_rated_items_among_the_similar_ones() -> None:
