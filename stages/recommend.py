@@ -20,11 +20,20 @@ def main() -> None:
     who.add_argument("--user", metavar="ID", help="show this user and write nothing")
     who.add_argument("--likes", nargs="+", metavar="TITLE", help="show a new user who likes these, and write nothing")
     parser.add_argument("--k", type=int, help="number of items (default: recommend.k of params.yaml)")
+    for name, metavar, what in (
+        ("--category", "NAME", "list only items that have one of these categories"),
+        ("--exclude", "TITLE_OR_ID", "leave these items out"),
+    ):
+        parser.add_argument(name, nargs="+", action="extend", default=[], metavar=metavar, help=what)
+    parser.add_argument(
+        "--from-year", metavar="YEAR", help="list only items whose titles end with this year or a later"
+    )
+    parser.add_argument("--explain", action="store_true", help="show which rated items are behind each recommendation")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
     everybody = arguments.user is None and arguments.likes is None
-    if everybody and (arguments.json or arguments.k is not None):
-        parser.error("--k and --json show one user: give --user ID or --likes TITLE too")
+    if everybody and vars(arguments) != vars(parser.parse_args([])):
+        parser.error("these options show one user: give --user ID or --likes TITLE too")
     params = load_params()
     recommender = Recommender.read(params.train.learned_from)
     k = params.recommend.k if arguments.k is None else arguments.k
@@ -34,10 +43,12 @@ def main() -> None:
     if everybody:
         write_table(RECOMMENDATIONS, recommender.recommend_all(k))
         return
+    wanted = recommender.wanted_by_name(arguments.category, arguments.exclude, arguments.from_year)
     if arguments.likes is None:
-        shown = recommender.show_user(arguments.user, k)
+        shown = recommender.show_user(arguments.user, k, wanted, explain=arguments.explain)
     else:
-        shown = recommender.show_new_user([recommender.find(title) for title in arguments.likes], k)
+        liked = [recommender.find(title) for title in arguments.likes]
+        shown = recommender.show_new_user(liked, k, wanted, explain=arguments.explain)
     print(json.dumps(shown, ensure_ascii=False, indent=2) if arguments.json else as_text(shown))
 
 

@@ -15,9 +15,10 @@ from recommender import paths
 from recommender.errors import UserError, one_line
 from recommender.params import Params
 from recommender.params_file import data_name, load_params
+from recommender.ranking.explanation import KINDS, Explanation
 from recommender.ranking.factors import SIMILAR_MIN_RATINGS, similar_items
-from recommender.ranking.recommender import SCORES, Person, Recommender
-from recommender.ranking.titles import YEAR, search
+from recommender.ranking.recommender import FAVOURITES, SCORES, Person, Recommender
+from recommender.ranking.titles import search
 
 DATA: Final = (*paths.PARTS.values(), paths.GIVEN, paths.USERS, paths.ITEMS)
 READ: Final = (*DATA, paths.FACTORS, paths.FOLD_IN, paths.PARAMS)
@@ -28,18 +29,15 @@ LIST: Final = Path(__file__).with_suffix(".html")
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The model with the ratings, the parameters, and by item index the titles, categories and years (0: none)."""
+    """The model with the ratings, and the parameters."""
 
     recommender: Recommender
     params: Params
-    titles: list[str]
-    genres: list[list[str]]
-    years: NDArray[np.int64]
 
     def show(self, name: str, items: Sequence[int], values: Sequence[str], *, ranked: bool = False) -> None:
         """Show a list of items, each with a value beside it."""
         rows = [
-            (ranked and rank, self.titles[item], " · ".join(self.genres[item]), value)
+            (ranked and rank, self.recommender.titles[item], " · ".join(self.recommender.categories[item]), value)
             for rank, (item, value) in enumerate(zip(items, values, strict=True), start=1)
         ]
         template = jinja2.Environment(autoescape=True).from_string(LIST.read_text(encoding="utf-8"))
@@ -79,11 +77,7 @@ def read(times: tuple[int, ...]) -> Catalogue:
     """Read what the pipeline has made, again after a change of the files' times."""
     del times
     params = load_params()
-    recommender = Recommender.read(params.train.learned_from)
-    titles = recommender.items["title"].to_pylist()
-    genres = [list(filter(None, each.split("|"))) for each in recommender.items["categories"].to_pylist()]
-    years = [int(year[1]) if (year := YEAR.search(title)) else 0 for title in titles]
-    return Catalogue(recommender, params, titles, genres, np.array(years))
+    return Catalogue(Recommender.read(params.train.learned_from), params)
 
 
 def markdown(text: str) -> str:
@@ -93,20 +87,19 @@ def markdown(text: str) -> str:
 
 def sidebar(catalogue: Catalogue) -> Shown:
     """Let the visitor choose which items are listed."""
-    factors, rated, params = catalogue.recommender.factors, catalogue.recommender.rated, catalogue.params
+    recommender, params = catalogue.recommender, catalogue.params
+    factors, rated = recommender.factors, recommender.rated
     num_users, num_items = rated.shape
-    kept = np.ones(num_items, dtype=bool)
     with st.sidebar:
         st.header("Filter", anchor=False)
-        every = sorted(set().union(*catalogue.genres))
-        if every and (genres := st.multiselect("Categories", every, placeholder="All", wrap=True)):
-            kept &= np.array([not set(genres).isdisjoint(own) for own in catalogue.genres])
-        known = catalogue.years[catalogue.years > 0]
+        every = sorted(set().union(*recommender.categories))
+        categories = st.multiselect("Categories", every, placeholder="All", wrap=True) if every else []
+        known, years = recommender.years[recommender.years > 0], None
         if len(known) and known.min() < known.max():
             whole = int(known.min()), int(known.max())
-            first, last = st.slider("Years", *whole, whole)
-            if (first, last) != whole:
-                kept &= (catalogue.years >= first) & (catalogue.years <= last)
+            chosen = st.slider("Years", *whole, whole)
+            years = None if chosen == whole else chosen
+        excluded = choose_items("Leave out", recommender, "None")
         longest = min(50, num_items)
         length = st.slider("Items in a list", 1, longest, min(params.recommend.k, longest))
         kind = "rating" if factors.predicts_ratings else "ranking"
@@ -115,7 +108,14 @@ def sidebar(catalogue: Catalogue) -> Shown:
             f"{rated.nnz:,} ratings of {num_items:,} items by {num_users:,} users ({name}). "
             f"A {kind} model with {factors.item_factors.shape[1]} numbers in a vector."
         )
-    return Shown(kept, length)
+    return Shown(recommender.wanted(categories, years, excluded), length)
+
+
+def choose_items(label: str, recommender: Recommender, placeholder: str, explanation: str | None = None) -> list[int]:
+    """Let the visitor choose items by title, those rated most often first."""
+    every = np.argsort(-recommender.item_counts, kind="stable").tolist()
+    name = recommender.titles.__getitem__
+    return st.multiselect(label, every, format_func=name, placeholder=placeholder, help=explanation, wrap=True)
 
 
 def show_user(catalogue: Catalogue, shown: Shown) -> None:
@@ -150,14 +150,8 @@ def show_new_user(catalogue: Catalogue, shown: Shown) -> None:
     choosing, recommendations = st.columns(2, gap="large")
     with choosing:
         st.subheader("Liked", anchor=False)
-        liked = st.multiselect(
-            "Items you like",
-            np.argsort(-catalogue.recommender.item_counts, kind="stable").tolist(),
-            format_func=catalogue.titles.__getitem__,
-            placeholder="Type a part of a title",
-            help="Each counts as the best rating there is.",
-            wrap=True,
-        )
+        counts_as = "Each counts as the best rating there is."
+        liked = choose_items("Items you like", catalogue.recommender, "Type a part of a title", counts_as)
         if liked:
             catalogue.show("liked", liked, "♥" * len(liked))
     with recommendations:
@@ -172,20 +166,41 @@ def show_new_user(catalogue: Catalogue, shown: Shown) -> None:
 def show_best(name: str, whose: str, catalogue: Catalogue, shown: Shown, person: Person) -> None:
     """List the unrated items of highest score for somebody, of those to be shown."""
     st.caption(f"{whose} Scores: {SCORES[person.scores]}.")
-    # The whole list first: what is not shown must not change the scores of what is.
-    ranked, scores = person.top_k(len(catalogue.titles))
-    kept = np.flatnonzero((ranked[0] >= 0) & shown.items[ranked[0]])[: shown.length]
-    catalogue.show(name, ranked[0, kept].tolist(), [f"{score:.2f}" for score in scores[0, kept]], ranked=True)
+    items, scores = person.best(shown.length, shown.items)
+    catalogue.show(name, items.tolist(), [f"{score:.2f}" for score in scores], ranked=True)
+    asked = st.selectbox(
+        "Why this item?",
+        items.tolist(),
+        index=None,
+        format_func=catalogue.recommender.titles.__getitem__,
+        key=f"why {name}",
+        placeholder="Choose one of the list",
+    )
+    if asked is not None:
+        place = items == asked
+        show_why(name, catalogue, *catalogue.recommender.explain(person, items[place], scores[place]))
+
+
+def show_why(name: str, catalogue: Catalogue, why: Explanation) -> None:
+    """Show the first of the rated items behind a recommendation, and what the others add."""
+    shares, others = why.kind == "shares", why.values[FAVOURITES:]
+    st.caption(f"Below: {KINDS[why.kind]}.")
+    values = [f"{value:{'+' if shares else ''}.3f}" for value in why.values[:FAVOURITES]]
+    both = [f"{rating:g} ★ {value}" for rating, value in zip(why.ratings[:FAVOURITES], values, strict=True)]
+    catalogue.show(f"why {name}", why.items[:FAVOURITES].tolist(), both)
+    if shares:
+        more = f"{len(others)} more: {others.sum():+.3f}. " if len(others) else ""
+        st.caption(f"{more}Without ratings: {why.base:+.3f}. Approximation: {why.rest:+.3f}.")
 
 
 def show_items(catalogue: Catalogue, shown: Shown) -> None:
     """Search titles, and show the items that are similar to one."""
-    counts = catalogue.recommender.item_counts
+    recommender, counts = catalogue.recommender, catalogue.recommender.item_counts
     searching, similar = st.columns(2, gap="large")
     with searching:
         st.subheader("Search", anchor=False)
         text = st.text_input("Words of a title", placeholder="star wars")
-        found = [item for item in search(text, catalogue.titles) if shown.items[item]]  # ascending
+        found = [item for item in search(text, recommender.titles) if shown.items[item]]  # ascending
         found.sort(key=lambda item: -int(counts[item]))
         listed = found[: shown.length]
         if not listed:
@@ -195,14 +210,16 @@ def show_items(catalogue: Catalogue, shown: Shown) -> None:
         item = st.radio(
             "Item",
             listed,
-            format_func=lambda each: markdown(catalogue.titles[each]),
-            captions=[markdown(" · ".join([*catalogue.genres[each], f"{counts[each]} ratings"])) for each in listed],
+            format_func=lambda each: markdown(recommender.titles[each]),
+            captions=[
+                markdown(" · ".join([*recommender.categories[each], f"{counts[each]} ratings"])) for each in listed
+            ],
             label_visibility="collapsed",
         )
     with similar:
         st.subheader("Similar", anchor=False)
         st.caption(f"By the cosine of the model's vectors, among items with at least {SIMILAR_MIN_RATINGS} ratings.")
-        others, cosines = similar_items(catalogue.recommender.factors, counts, item, len(counts))
+        others, cosines = similar_items(recommender.factors, counts, item, len(counts))
         kept = np.flatnonzero(shown.items[others])[: shown.length]
         catalogue.show("similar", others[kept].tolist(), [f"{cosine:.3f}" for cosine in cosines[kept]], ranked=True)
 

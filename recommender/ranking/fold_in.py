@@ -53,26 +53,32 @@ class RatingLoss:
     ensemble_size: int = 1  # models whose vectors stand side by side
 
     def solver(self, items: NDArray[np.float64], factors: Factors) -> Solver:
-        """Return the solver for one model's (num_items, size) item vectors: one ridge system a user.
-
-        Where the minimum is not unique, as without a penalty, the shortest vector is returned.
-        """
+        """Return the solver for one model's (num_items, size) item vectors: one ridge system a user."""
 
         def solve(rated: NDArray[np.int32], ratings: Vector) -> tuple[Vector, float]:
-            penalty = self.l2 * self.trained_on
-            if self.lazy_batch:
-                left = self.trained_on - np.arange(min(len(rated), self.trained_on))
-                penalty *= 1 - np.prod(np.maximum(1 - self.lazy_batch / left, 0))
-            vectors = items[rated]
-            rest = ratings - factors.global_mean - factors.item_bias[rated].astype(np.float64)
-            noise = self.dropout / (1 - self.dropout) * np.square(vectors).sum(axis=0)
-            diagonal = np.append(penalty + noise, self.bias_penalty)
-            # As least squares rather than as normal equations, which are singular where there is no penalty.
-            system = np.vstack([np.column_stack([vectors, np.ones(len(rated))]), np.diag(np.sqrt(diagonal))])
-            found = np.linalg.lstsq(system, np.append(rest, np.zeros(len(diagonal))), rcond=None)[0]
+            found = self.ridge(items[rated], targets_of(factors, rated, ratings))
             return found[:-1], float(found[-1])
 
         return solve
+
+    def ridge(self, vectors: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the user vector and, last, the bias that minimise the loss for (n, size) vectors of rated items.
+
+        Targets are (n,), what the mean and the item biases leave of the ratings, for a result of (size + 1,), or (n, m)
+        for (size + 1, m). The result is linear in them. Where the minimum is not unique, as without a penalty, it is
+        the shortest.
+        """
+        penalty = self.l2 * self.trained_on
+        if self.lazy_batch:
+            left = self.trained_on - np.arange(min(len(vectors), self.trained_on))
+            penalty *= 1 - np.prod(np.maximum(1 - self.lazy_batch / left, 0))
+        noise = self.dropout / (1 - self.dropout) * np.square(vectors).sum(axis=0)
+        diagonal = np.append(penalty + noise, self.bias_penalty)
+        # As least squares rather than as normal equations, which are singular where there is no penalty.
+        system = np.vstack([np.column_stack([vectors, np.ones(len(vectors))]), np.diag(np.sqrt(diagonal))])
+        zeros = np.zeros((len(diagonal), *targets.shape[1:]))
+        found: NDArray[np.float64] = np.linalg.lstsq(system, np.concatenate([targets, zeros]), rcond=None)[0]
+        return found
 
 
 @dataclass(frozen=True)
@@ -165,34 +171,51 @@ def fold_in(factors: Factors, loss: FoldIn, ratings: "sp.csr_array") -> Factors:
             "train.mf.interaction: with batch_sum predictions for a user depend on all others in the batch, so "
             "that no new user can be added; set it to dot and run `dvc repro`"
         )
-    size = factors.item_factors.shape[1]
-    features = np.zeros((ratings.shape[0], 0), np.float32)
-    if isinstance(loss, UserKernel):
-        if len(loss.item_scale) != len(factors.item_factors) or loss.mapping.shape[1] > size:
-            raise UserError(f"{FOLD_IN}: belongs to other vectors than {FACTORS}; {RERUN}")
-        features = loss.vectors(ratings)
+    check_kernel(factors, loss)
+    features = loss.vectors(ratings) if isinstance(loss, UserKernel) else np.zeros((ratings.shape[0], 0), np.float32)
     if not isinstance(loss, (RatingLoss, SoftmaxLoss)):
         return dataclasses.replace(factors, user_factors=features, user_bias=np.zeros(len(features), np.float32))
-    models = loss.ensemble_size
-    if models < 1 or size % models:
-        raise UserError(f"{FOLD_IN}: belongs to {models} models, but the vectors have {size} numbers; {RERUN}")
-    root = models**0.5
-    blocks = np.split(factors.item_factors.astype(np.float64) * root, models, axis=1)
-    width = size // models - features.shape[1]
-    solvers = [(loss.solver(np.ascontiguousarray(block[:, :width]), factors), block[:, width:]) for block in blocks]
+    solvers = [
+        (loss.solver(own, factors), rest) for own, rest in blocks_of(factors, loss.ensemble_size, features.shape[1])
+    ]
 
     def one(user: int) -> tuple[Vector, float]:
         row, own = slice(ratings.indptr[user], ratings.indptr[user + 1]), features[user].astype(np.float64)
         rated = ratings.indices[row]
         solved = [solve(rated, ratings.data[row] - rest[rated] @ own) for solve, rest in solvers]
         vector = np.concatenate([np.concatenate([vector, own]) for vector, _ in solved])
-        return vector / root, float(np.mean([bias for _, bias in solved]))
+        return vector / len(solvers) ** 0.5, float(np.mean([bias for _, bias in solved]))
 
     with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as threads:
         found = list(threads.map(one, range(ratings.shape[0])))
-    vectors = np.array([vector for vector, _ in found], np.float32).reshape(len(found), size)
+    vectors = np.array([vector for vector, _ in found], np.float32).reshape(len(found), factors.item_factors.shape[1])
     biases = np.array([bias for _, bias in found], np.float32)
     return dataclasses.replace(factors, user_factors=vectors, user_bias=biases)
+
+
+def targets_of(factors: Factors, rated: NDArray[np.int32], ratings: Vector) -> Vector:
+    """Return what the mean and the biases of the rated items leave of ratings: (n,)."""
+    targets: Vector = ratings - factors.global_mean - factors.item_bias[rated].astype(np.float64)
+    return targets
+
+
+def check_kernel(factors: Factors, loss: FoldIn) -> None:
+    """Refuse a kernel that is not the factors'."""
+    size = factors.item_factors.shape[1]
+    if isinstance(loss, UserKernel) and (
+        len(loss.item_scale) != len(factors.item_factors) or loss.mapping.shape[1] > size
+    ):
+        raise UserError(f"{FOLD_IN}: belongs to other vectors than {FACTORS}; {RERUN}")
+
+
+def blocks_of(factors: Factors, models: int, features: int) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Return the item vectors of each model of an ensemble, without and, apart, with the numbers of the features."""
+    size = factors.item_factors.shape[1]
+    if models < 1 or size % models:
+        raise UserError(f"{FOLD_IN}: belongs to {models} models, but the vectors have {size} numbers; {RERUN}")
+    blocks = np.split(factors.item_factors.astype(np.float64) * models**0.5, models, axis=1)
+    width = size // models - features
+    return [(np.ascontiguousarray(block[:, :width]), block[:, width:]) for block in blocks]
 
 
 def softmax_loss(

@@ -81,3 +81,36 @@ class UserKernel:
             kernel = np.exp(np.float32(self.gamma) * (cosines - 1)) * self.anchor_scale
             found: NDArray[np.float32] = self.scale(np.diff(ratings.indptr))[:, None] * (kernel @ self.mapping)
         return found
+
+    def parts(self, ratings: "sp.csr_array") -> NDArray[np.float64]:
+        """Return what one user's vector is the sum of: (1 + n, size) float64 for (1, num_items) with n ratings stored.
+
+        The first row is the vector of nobody's ratings, the others belong to the ratings. A function g of a sum
+        z = sum_j z_j is divided in proportion: z_j (g(z) - g(0)) / z belongs to rating j. That is the rescale rule of
+        DeepLIFT (Shrikumar, Greenside and Kundaje, Learning important features through propagating activation
+        differences, ICML 2017, section 3.5.1) with no ratings for the reference, and for one function the value of
+        Aumann and Shapley, its gradient averaged from 0 to z, times z_j. With f the features before they are divided by
+        their length, the part of rating j in feature l, and in the kernel with anchor a, are
+
+            f_jl = item_scale_l (x_l [l = j]  +  c x_j B_jl p_l^(-1/4) [p_l > 0])
+            cos_aj = sum_l anchor_al f_jl / |f|
+            kernel_aj = s s_a exp(-gamma) (exp(gamma cos_a) - 1) / cos_a cos_aj
+
+        and exp(-gamma) s s_a is left without ratings. The length |f| and s belong to all ratings together and stay.
+        """
+        inputs = self.inputs(ratings)
+        items, weights = inputs.indices, inputs.data.astype(np.float64)
+        place = np.minimum(np.searchsorted(self.landmarks, items), len(self.landmarks) - 1)
+        weighed = np.where(self.landmarks[place] == items, weights, 0)
+        found = weighed[:, None] * self.item_weights[place]
+        profile = found.sum(axis=0)
+        found *= self.profile_weight * np.power(profile, -0.25, out=np.zeros_like(profile), where=profile > 0)
+        found[np.arange(len(items)), items] += weights
+        found *= self.item_scale
+        found /= np.linalg.norm(found.sum(axis=0)) or 1
+        cosines = found @ self._wide[1].T
+        total = self.gamma * cosines.sum(axis=0)
+        slope = self.gamma * np.divide(np.expm1(total), total, out=np.ones_like(total), where=total != 0)
+        kernel = np.exp(-self.gamma) * self.anchor_scale * np.vstack([np.ones_like(total), slope * cosines])
+        parts: NDArray[np.float64] = self.scale(np.diff(ratings.indptr)) * (kernel @ self.mapping)
+        return parts

@@ -140,6 +140,43 @@ def test_lists_are_filtered_by_genre(app: "Page") -> None:
 
 
 @pytest.mark.browser
+def test_an_item_that_is_left_out_makes_room_for_another(app: "Page") -> None:
+    before = listed(app, "user")
+    title = before[0].split("\n")[1]
+    choose(app, "Leave out", title)
+    app.keyboard.press("Escape")
+    after = changed(app, "user", before)
+    assert len(after) == len(before)
+    assert not [row for row in after if title in row]
+
+
+@pytest.mark.browser
+def test_the_shares_behind_a_recommendation_add_up_to_its_score(app: "Page") -> None:
+    titles = ("Movie 14 (", "Movie 27 (")
+    for title in titles:
+        like(app, title)
+    panel = app.get_by_role("tabpanel", name="A new user")
+    first = listed(app, "new user")[0].split("\n")
+    choose(app, "Why this item?", first[1].strip())
+    rows = listed(app, "why new user")
+    assert {title in row for title in titles for row in rows} == {True, False}
+    panel.get_by_text("what each rated item adds to the score").wait_for()
+    sums = panel.get_by_text("Without ratings:").inner_text()
+    parts = [float(row.split("★ ")[1]) for row in rows]
+    base, rest = (float(part.split(" ")[-1].rstrip(".")) for part in sums.split(". "))
+    assert sum(parts) + base + rest == pytest.approx(float(first[-1]), abs=0.01)
+
+
+@pytest.mark.browser
+def test_a_user_s_recommendation_has_its_nearest_rated_items(app: "Page") -> None:
+    panel = app.get_by_role("tabpanel", name="A user")
+    choose(app, "Why this item?", listed(app, "user")[0].split("\n")[1].strip())
+    rows = listed(app, "why user")
+    assert 0 < len(rows) <= 5
+    panel.get_by_text("no parts of the score").wait_for()
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize("width", WIDTHS)
 def test_no_text_overflows(app: "Page", width: int) -> None:
     assert overflowing(app, width) == []

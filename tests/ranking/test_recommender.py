@@ -176,6 +176,75 @@ def test_a_new_user_is_folded_in_with_the_best_rating(printed: Printed) -> None:
     assert_allclose([item["score"] for item in found], scores[best], atol=1e-4)
 
 
+def test_filters_leave_the_rest_of_the_whole_list(trained: Path, printed: Printed) -> None:
+    everything = json.loads(printed("--user", "1", "--k", "80", "--json"))["recommendations"]
+    years = [int(item["title"][-5:-1]) for item in everything]
+    names = sorted({name for item in everything for name in item["categories"].split("|")})[:2]
+    excluded = [everything[0]["title"], str(everything[3]["item_id"]), everything[5]["title"]]
+    middle = sorted(years)[len(years) // 2]
+    cases = {
+        ("--category", names[0]): lambda item: names[0] in item["categories"].split("|"),
+        ("--category", *map(str.upper, names)): lambda item: not set(names).isdisjoint(item["categories"].split("|")),
+        ("--exclude", excluded[0], excluded[1], "--exclude", excluded[2]): (
+            lambda item: item["title"] not in excluded and str(item["item_id"]) not in excluded
+        ),
+        ("--from-year", str(middle)): lambda item: int(item["title"][-5:-1]) >= middle,
+        ("--from-year", "1"): lambda _: True,
+        ("--category", names[0], "--from-year", str(middle)): (
+            lambda item: names[0] in item["categories"].split("|") and int(item["title"][-5:-1]) >= middle
+        ),
+    }
+    for options, keeps in cases.items():
+        found = json.loads(printed("--user", "1", "--k", "5", "--json", *options))["recommendations"]
+        expected = [item for item in everything if keeps(item)][:5]
+        assert found == [{**item, "rank": rank} for rank, item in enumerate(expected, start=1)], options
+    assert 0 < len([item for item in everything if cases["--category", names[0]](item)]) < len(everything)
+    every = [str(item) for item in read(trained, "processed/items")["item_id"]]
+    assert "Top 0 recommendations" in printed("--user", "1", "--explain", "--exclude", *every)
+
+
+def test_the_shares_of_a_new_user_add_up_to_each_score(printed: Printed) -> None:
+    plain = json.loads(printed("--likes", *LIKES, "--json"))
+    shown = json.loads(printed("--likes", *LIKES, "--json", "--explain"))
+    explanations = [item.pop("why") for item in shown["recommendations"]]
+    assert shown == plain
+    for item, why in zip(shown["recommendations"], explanations, strict=True):
+        assert list(why) == ["kind", "base", "rest", "rated"]
+        assert why["kind"] == "shares"
+        assert {each["title"]: each["rating"] for each in why["rated"]} == {title.strip().title(): 5 for title in LIKES}
+        assert why["base"] + why["rest"] + sum(each["share"] for each in why["rated"]) == pytest.approx(
+            item["score"], abs=3e-6
+        )
+        assert abs(why["rest"]) <= 2e-6
+    lines = printed("--likes", *LIKES, "--k", "2", "--explain").splitlines()
+    assert lines[6] == "Below each: what each rated item adds to the score, and its rating"
+    for first in (7, 12):
+        title = shown["recommendations"][(first - 7) // 5]["title"]
+        assert title in lines[first]
+        parts = [float(line.split()[0]) for line in lines[first + 1 : first + 5]]
+        assert sum(parts) == pytest.approx(float(lines[first].split()[1]), abs=3e-4)
+    assert len(lines) == 17
+
+
+def test_a_user_trained_on_is_explained_by_the_nearest_rated_items(trained: Path, printed: Printed) -> None:
+    shown = json.loads(printed("--user", "1", "--k", "3", "--json", "--explain"))
+    recommender = Recommender.read()
+    own = read(trained, "processed/train").query("user == 0").set_index("item")["rating"]
+    for item in shown["recommendations"]:
+        assert item["why"]["kind"] == "nearest"
+        ids = recommender.items["item_id"].to_pylist()
+        wide = recommender.factors.item_factors.astype(np.float64)
+        wide /= np.linalg.norm(wide, axis=1)[:, None]
+        cosines = {each: float(wide[each] @ wide[ids.index(item["item_id"])]) for each in own.index}
+        often = [each for each in own.index if recommender.item_counts[each] >= 20]
+        best = sorted(often, key=lambda each: -cosines[each])[:5]
+        assert [each["item_id"] for each in item["why"]["rated"]] == [ids[each] for each in best]
+        assert [each["rating"] for each in item["why"]["rated"]] == own[best].tolist()
+        assert_allclose([each["cosine"] for each in item["why"]["rated"]], [cosines[each] for each in best], atol=1e-6)
+    lines = printed("--user", "1", "--k", "3", "--explain").splitlines()
+    assert any("nearest rated items, which are no parts of the score" in line for line in lines)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -185,6 +254,10 @@ def test_a_new_user_is_folded_in_with_the_best_rating(printed: Printed) -> None:
         ("3",),
         ("--likes",),
         ("--user", "1", "--likes", "Heat"),
+        ("--explain",),
+        ("--category", "Drama"),
+        ("--exclude", "1"),
+        ("--from-year", "1990"),
     ],
 )
 def test_wrong_arguments_end_with_the_usage(
