@@ -165,8 +165,7 @@ def _times(ratings: pa.Table, split: Split) -> Rows:
 def _later(times: Rows, share: float) -> NDArray[np.bool_]:
     """Return which ratings are later than the last of the earliest, which are all but the share."""
     kept = len(times) - math.ceil(len(times) * share)
-    last = np.sort(times)[kept - 1] if kept else times.min() - 1
-    return np.asarray(times > last)
+    return np.asarray(times > np.sort(times)[kept - 1]) if kept else np.ones(len(times), dtype=bool)
 
 
 def describe(indexed: pa.Table, parts: Parts, num_users: int, num_items: int) -> dict[str, Any]:

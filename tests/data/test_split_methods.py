@@ -247,6 +247,7 @@ NO_TIMES = "needs the times of ratings, and the data have none; set it to random
             [(0, -7), (0, 5)],
             "split.test_size: 0.9 with split.method: temporal leaves train empty",
         ),
+        (chosen("temporal"), [], "split.test_size: 0.2 with split.method: temporal leaves train and test empty"),
     ],
 )
 def test_a_part_without_ratings_is_refused(split: Split, ratings: list[Rating], message: str) -> None:
@@ -255,10 +256,12 @@ def test_a_part_without_ratings_is_refused(split: Split, ratings: list[Rating], 
     assert str(raised.value) == f"{message}; choose another value or method"
 
 
-def test_too_few_users_to_hold_out_some_are_refused() -> None:
+@pytest.mark.parametrize(("ratings", "users"), [([], 0), ([(0, 1), (0, 2)], 1)])
+def test_too_few_users_to_hold_out_some_are_refused(ratings: list[Rating], users: int) -> None:
     with pytest.raises(UserError) as raised:
-        METHODS["user_fold"](table([(0, 1), (0, 2)]), chosen("user_fold"))
-    assert str(raised.value) == "split.test_size: 0.2 of 1 users leaves one of the parts empty; choose another share"
+        METHODS["user_fold"](table(ratings), chosen("user_fold"))
+    problem = f"0.2 of {users} users leaves one of the parts empty; choose another share"
+    assert str(raised.value) == f"split.test_size: {problem}"
 
 
 @pytest.mark.parametrize("method", ["leave_last", "temporal"])
