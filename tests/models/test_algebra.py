@@ -41,6 +41,12 @@ def test_inverses_are_those_of_numpy(size: int) -> None:
     assert_allclose(root, np.linalg.inv(np.linalg.cholesky(matrix)), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_roots_are_rounded_as_numpy_rounds_them(dtype: type) -> None:
+    for value in np.random.default_rng(4).random(40).astype(dtype):
+        assert np.asarray(inverse_root(np.array([[value]], dtype)))[0, 0] == np.sqrt(1 / value)
+
+
 BITS = """
 import hashlib, numpy as np
 from recommender.models.core.algebra import inverse, inverse_root, product

@@ -57,8 +57,8 @@ def _eliminated(matrix: Tensor, *, whole: bool) -> Tensor:
     A column that has been eliminated has room for one of the result. Above the diagonal of a root is what is left over.
     """
     size = matrix.shape[0]
-    if size == 1:
-        return 1 / matrix if whole else 1 / tf.sqrt(matrix)
+    if size == 1:  # XLA has an instruction for 1 / sqrt that rounds otherwise on every processor
+        return 1 / matrix if whole else tf.sqrt(1 / matrix)
     block = 1 if size <= TILE else TILE if size <= SMALL else ROWS
     rows = np.arange(size + -size % block)
     # Rows that fill the last block are those of the identity.
