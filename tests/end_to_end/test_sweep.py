@@ -31,6 +31,11 @@ def table(output: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("│").split("│")] for line in output.splitlines() if line[:1] == "│"]
 
 
+@pytest.fixture(autouse=True)
+def _no_experiments(repository: Repository) -> None:
+    repository("dvc", "exp", "remove", "--all-commits")  # those of other tests would be shown too
+
+
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_a_grid_of_four_is_run_and_sorted(jobs: str, repository: Repository) -> None:
     exps = repository.folder / ".dvc/tmp/exps"
