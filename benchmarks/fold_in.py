@@ -1,7 +1,8 @@
 """Measure folding in: users left out of training against the same users trained, and write metrics/fold_in.json.
 
 A tenth of the users is left out, the model is trained on the others, and they are folded in from their train ratings.
-Their lists are measured on their test ratings, and so are those that they get from a model trained on everybody.
+Their lists are measured on their test ratings, and so are those that they get from a model trained on everybody. What
+the others lose, who are trained in both, is what fewer users to learn from cost and not what folding in does.
 """
 
 import contextlib
@@ -59,14 +60,15 @@ def compare(folder: Path, source: Values) -> Values:
     for path, part in ((TRAIN, of_users(train, rest)), (TEST, of_users(test, rest))):
         write_table(others / path, pa.table({"user": part.users, "item": part.items, "rating": part.ratings}))
     write_table(others / USERS, users.take(pa.array(rest)))
-    known = of_users(train, people)
-    learned = Learned(of_users(train, rest).item_counts(), np.ones(len(people), dtype=bool))
+    known, staying = of_users(train, people), of_users(train, rest)
+    learned = Learned(staying.item_counts(), np.ones(len(people), dtype=bool))
     held_out = HeldOut.of(of_users(test, people), known, QUANTILE, learned)
+    of_staying = HeldOut.of(of_users(test, rest), staying, QUANTILE)
     tuned = presets(source["data.dataset"])
     models: list[Values] = [{"train.model": name} for name in ("mf", "softmax_mf")]
     models += [tuned[name] for name in PURPOSES if name in tuned]
     return {
-        values["train.model"]: measured(everybody, others, source | values, people, known, held_out)
+        values["train.model"]: measured(everybody, others, source | values, people, known, held_out, of_staying)
         for values in models
     }
 
@@ -85,15 +87,23 @@ def of_users(ratings: Interactions, users: NDArray[np.int32]) -> Interactions:
 
 
 def measured(
-    everybody: Path, others: Path, values: Values, people: NDArray[np.int32], known: Interactions, held_out: HeldOut
+    everybody: Path,
+    others: Path,
+    values: Values,
+    people: NDArray[np.int32],
+    known: Interactions,
+    held_out: HeldOut,
+    of_staying: HeldOut,
 ) -> Values:
     """Train at `everybody` with these people and at `others` without, and measure their lists.
 
-    `people` are their indices among all users, `known` their train ratings, and `held_out` has their test ratings.
+    `people` are their indices among all users, `known` their train ratings, and `held_out` has their test ratings;
+    `of_staying` has those of the others.
 
     Returns:
         How many people have test ratings; mean recall trained and folded in, their ratio, and the 95 % interval over
-        people of their difference; the same of the rating error; the seconds that folding one in took.
+        people of their difference; the same of the rating error; by how much the recall of the others changes without
+        these people; the seconds that folding one in took.
     """
     for place in (everybody, others):
         run_stage("train", workspace(place, values))
@@ -101,7 +111,9 @@ def measured(
     start = time.perf_counter()
     folded = fold_in.fold_in(rest, fold_in.load(others / FOLD_IN), known.matrix())
     seconds = time.perf_counter() - start
-    trained = dataclasses.replace(whole, user_factors=whole.user_factors[people], user_bias=whole.user_bias[people])
+    trained = some_users(whole, people)
+    staying = some_users(whole, np.setdiff1d(np.arange(len(whole.user_factors), dtype=np.int32), people))
+    recall_of_staying = [evaluate(model, of_staying, K)[0].at("recall") for model in (staying, rest)]
     found = {name: evaluate(model, held_out, K) for name, model in (("trained", trained), ("folded_in", folded))}
     recall = {name: ranking.users["recall"] for name, (ranking, _) in found.items()}
     users = {name: {"recall": recall[name]} for name in ("folded_in", "trained")}
@@ -114,8 +126,14 @@ def measured(
         "ratio": recall["folded_in"].mean() / recall["trained"].mean(),
         "difference_interval_95": [gain.low, gain.high],
         "rmse": {name: errors["rmse"] for name, (_, errors) in found.items() if whole.predicts_ratings},
+        "others_change": recall_of_staying[1] - recall_of_staying[0],
         "seconds_a_person": seconds / len(people),
     }
+
+
+def some_users(factors: Factors, users: NDArray[np.int32]) -> Factors:
+    """Return the factors of some of the users and of all items."""
+    return dataclasses.replace(factors, user_factors=factors.user_factors[users], user_bias=factors.user_bias[users])
 
 
 if __name__ == "__main__":

@@ -151,15 +151,16 @@ def finding(dataset: str) -> str:
 
 def folded_in(dataset: str) -> str:
     """Users left out of training, folded in and trained, from metrics/fold_in.json."""
-    measured = ["recall, trained", "folded in", "95 % interval of the difference", "rmse, trained", "folded in"]
+    measured = ["recall, trained", "folded in", "95 % interval of the difference", "change of all others"]
+    measured += ["rmse, trained", "folded in"]
     rows = []
     for name, values in read_json(Path("metrics/fold_in.json"))[dataset].items():
         recall, errors = (
             [_number(values[metric].get(how)) for how in ("trained", "folded_in")] for metric in ("recall", "rmse")
         )
-        interval = "{:+.4f} to {:+.4f}".format(*values["difference_interval_95"])
+        change = ["{:+.4f} to {:+.4f}".format(*values["difference_interval_95"]), f"{values['others_change']:+.4f}"]
         milliseconds = _number(1000 * values["seconds_a_person"], 1)
-        rows.append([f"`{name}`", str(values["people"]), *recall, interval, *errors, milliseconds])
+        rows.append([f"`{name}`", str(values["people"]), *recall, *change, *errors, milliseconds])
     return markdown_table(["", "users", *measured, "ms"], rows)
 
 
