@@ -40,8 +40,6 @@ NAMES: Final = {
     "notebook, corrected": "`mf`, the default",
     "our default model": "`mf`, the default",
     "softmax_mf": "`softmax_mf`, as in params.yaml",
-    "our ranking model": "`softmax_mf`, tuned",
-    "our rating model": "`encoded_mf`, tuned",
 }
 PEERS: Final = ("als", "ials", "slim", "bpr", "ease_all", "ease_liked", "ease_weighted")  # that rank
 FINDING: Final = ("notebook, published", "notebook, corrected", "our rating model", "popularity", "ease_weighted")
@@ -108,14 +106,12 @@ def comparison(dataset: str) -> str:
         cells = [_label(name, metrics)]
         for column in METRICS:
             cell = _number(metrics.get(column), 1 if column == "seconds" else 4)
-            if ends := found.get("intervals", {}).get(name, {}).get(column):
+            if ends := found["intervals"].get(name, {}).get(column):
                 cell = f"**{cell}**" if name in found["best"][column] else cell
                 cell += f" <br>{as_text(Estimate(0, *ends), 3)}"
             cells.append(cell)
         rows.append(cells)
     shown = markdown_table(["", *(column.replace("_", " ") for column in METRICS)], rows)
-    if "intervals" not in found:  # measured before there were any
-        return shown
     gain = found["difference"]["map"]
     better, worse, holm = gain["gain"], gain["lose"], gain["holm"]
     beats = "beats" if holm < LEVEL and gain["value"] > 0 else "is not known to beat"
