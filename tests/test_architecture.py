@@ -1,6 +1,7 @@
 """Imports run one way, rooms keep to themselves, and files stay short."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,3 +115,11 @@ def test_each_rule_notices_what_breaks_it(module: str, source: str, expected: st
 )
 def test_what_the_rules_allow_is_allowed(module: str, source: str) -> None:
     assert violations(module, source) == []
+
+
+def test_tensors_are_multiplied_in_one_module_alone() -> None:
+    """Other products of matrices are cut by the size of the processor's caches: see `core/algebra.py`."""
+    for path in sorted((REPOSITORY / "recommender/models").rglob("*.py")):
+        if path.name != "algebra.py":
+            found = re.search(r"\b(matmul|einsum|tensordot|ops\.dot)\b", path.read_text(encoding="utf-8"))
+            assert found is None, f"{path.name}: {found}"

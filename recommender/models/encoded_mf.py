@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
-from recommender.models.core.algebra import product
+from recommender.models.core.algebra import inner_products, product
 from recommender.models.core.backend import ops, tf
 from recommender.models.core.batches import RowBatches
 from recommender.models.core.kernels import BLOCK, dense_rows, leading, user_features
@@ -182,13 +182,13 @@ class EncodedFactorization(RowModel):
         In training, dropout and the L2 terms apply.
         """
         chosen = ops.maximum(items, 0)
-        encoded = ops.matmul(ops.take(self.inputs, chosen, axis=0), self.encoder)
+        encoded = inner_products(ops.take(self.inputs, chosen, axis=0), ops.transpose(self.encoder))
         vectors = self.dropout(encoded, training=training)
         if training:
             self.add_loss(self.l2 * ops.sum(ops.square(self.user_factors)))
             self.add_loss(self.encoder_l2 * ops.sum(ops.square(self.encoder)))
-        scores = ops.matmul(vectors, ops.transpose(self.user_factors))
-        return self.global_mean + ops.take(self.item_bias, chosen)[:, None] + self.user_bias + scores
+        residuals = inner_products(vectors, tf.convert_to_tensor(self.user_factors))
+        return self.global_mean + ops.take(self.item_bias, chosen)[:, None] + self.user_bias + residuals
 
     def data_loss(self, targets: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Sum the squared errors over what has been rated: ratings are above 0, and what is not rated is 0."""

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
-from recommender.models.core.backend import ops
+from recommender.models.core.algebra import inner_products
+from recommender.models.core.backend import ops, tf
 from recommender.models.core.batches import RowBatches
 from recommender.models.core.steps import Dropout, RowModel
 from recommender.models.core.training import Job, adam
@@ -94,7 +95,7 @@ class SoftmaxFactorization(RowModel):
             known = ops.cast(users >= 0, "float32")[:, None]
             self.add_loss(self.item_l2 * ops.sum(ops.square(self.item_factors)))
             self.add_loss(self.user_l2 * ops.sum(known * ops.square(vectors)))
-        return ops.matmul(vectors, ops.transpose(self.item_factors)) + self.item_bias
+        return inner_products(vectors, tf.convert_to_tensor(self.item_factors)) + self.item_bias
 
     def data_loss(self, targets: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Sum `weighted_softmax` over the users; the terms are the ratings, each counted by its weight."""

@@ -35,6 +35,17 @@ def product(left: Matrix, right: Matrix) -> Tensor:
     return tf.while_loop(lambda index, _: index < steps, step, (0, start))[1][: sizes[0], : sizes[1]]
 
 
+@tf.custom_gradient
+def inner_products(vectors: Tensor, others: Tensor) -> tuple[Tensor, Any]:
+    """Return vectors othersᵀ: (n, size) and (m, size) to (n, m), with gradients that are made of `product` too."""
+    multiply = product.python_function  # what calls this is compiled, and a gradient of what is compiled in it is not
+
+    def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
+        return multiply(tf.transpose(upstream), others), multiply(upstream, vectors)
+
+    return multiply(tf.transpose(vectors), tf.transpose(others)), gradient
+
+
 @tf.function(jit_compile=True, autograph=False)
 def inverse(matrix: Matrix) -> Tensor:
     """Return the inverse of a symmetric positive definite matrix, by elimination in blocks (Gauss and Jordan)."""
