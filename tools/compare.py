@@ -128,7 +128,8 @@ def by_users(path: str, rev: str) -> dict[str, Difference]:
     found: dict[str, Difference] = {}
     for prefix, (old, new) in pairs.items():
         then, here = before.metrics[old], now.metrics[new]
-        changed = [name for name in BY_USER if not np.array_equal(then[name], here[name], equal_nan=True)]
+        both = [name for name in BY_USER if name in then and name in here]  # a metric may be new
+        changed = [name for name in both if not np.array_equal(then[name], here[name], equal_nan=True)]
         if changed:
             compared = statistics({"now": here, "before": then}, changed, now.test_ratings).differences
             found |= {f"{prefix}{name}": each for name, each in compared.get(("now", "before"), {}).items()}

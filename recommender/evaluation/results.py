@@ -112,7 +112,7 @@ class UserResults:
         values, lists, rows = {}, {}, []
         for model in pc.unique(table["model"]).to_pylist():
             part = table.filter(pc.equal(table["model"], model)).combine_chunks()
-            values[model] = {name: part[name].to_numpy() for name in BY_USER}
+            values[model] = {name: part[name].to_numpy() for name in BY_USER if name in part.column_names}
             lists[model] = part["items"].combine_chunks().flatten().to_numpy().reshape(len(part), -1)
             rows.append([part[name].to_numpy() for name in USER])
             if not all(np.array_equal(own, other) for own, other in zip(rows[-1], rows[0], strict=True)):
