@@ -12,7 +12,7 @@ from dvc.utils.flatten import flatten
 
 from recommender.params import MODELS
 from recommender.paths import STAGES
-from tests.conftest import REPOSITORY, run, set_params, sha256
+from tests.conftest import IN_EPOCHS, REPOSITORY, run, set_params, sha256
 from tests.test_architecture import imports
 
 EARLY_STOPPING = {"patience": 1, "metric": "map", "k": 5, "relevance_quantile": 0.85}  # reads every parameter of train
@@ -73,7 +73,7 @@ def records(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Records:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (shutil.copytree if (trained / path).is_dir() else shutil.copy)(trained / path, folder / path)
         if name == "train":
-            patience = int(model != "kernel")  # a closed form has no epochs to stop after
+            patience = int(model in IN_EPOCHS)  # a closed form has no epochs to stop after
             set_params(folder, train__model=model, train__early_stopping=EARLY_STOPPING | {"patience": patience})
             shutil.copy(folder / "data/processed/test.parquet", folder / "data/processed/validation.parquet")
         before = {path for path in folder.rglob("*") if path.is_file()}

@@ -86,7 +86,7 @@ def test_losses_of_train_and_test_are_means_over_ratings_without_penalties(model
     scores = scores.reshape(known.shape)
     weights, terms = np.ones(len(known)), np.square(scores[known.users, known.items] - known.ratings)
     if params.section.scores == "order":
-        weights = params.softmax_mf.rating_base ** (known.ratings - 4.0)
+        weights = params.section.rating_base ** (known.ratings - 4.0)
         terms = logsumexp(scores, axis=1)[known.users] - scores[known.users, known.items]
     expected = np.average(terms, weights=weights)
     assert logs["val_loss"][0] == pytest.approx(expected, rel=1e-5)
