@@ -71,7 +71,7 @@ SECONDS ?= 300
 fuzz: $(ENV)  ## [SECONDS=300]: look for inputs that end in an uncaught exception
 	$(RUN) python -m tests.corpora.fuzz --seconds $(SECONDS)
 
-mutants: $(ENV)  ## change the code in two thousand ways, and show the changes that no test notices: three quarters of an hour
+mutants: $(ENV)  ## change the code in two thousand ways, and show the changes that no test notices: about twenty minutes
 	$(RUN) mutmut run
 	@$(RUN) python -m tests.mutants
 
