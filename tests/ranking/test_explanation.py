@@ -20,12 +20,9 @@ from recommender.ranking.fold_in import EncodedLoss, FoldIn, RatingLoss, Softmax
 from recommender.ranking.learned import Learned
 from recommender.ranking.recommender import Recommender, as_text
 from recommender.ranking.user_kernel import UserKernel
+from tests.ranking.helpers import ITEMS, make_kernel, numbers
 
-ITEMS, SIZE = 12, 6
-
-
-def numbers(random: np.random.Generator, *shape: int) -> NDArray[np.float32]:
-    return random.normal(0, 0.8, shape).astype(np.float32)
+SIZE = 6
 
 
 def make_factors(seed: int, users: int = 1, items: int = ITEMS, size: int = SIZE) -> Factors:
@@ -41,31 +38,13 @@ def make_ratings(seed: int, items: int = ITEMS) -> sp.csr_array:
     return sp.csr_array(dense.astype(np.float32))
 
 
-def make_kernel(seed: int, size: int = SIZE, *, full: bool = True) -> dict[str, Any]:
-    random = np.random.default_rng(seed)
-    landmarks = np.arange(ITEMS, dtype=np.int32) if full else np.array([1, 4, 7], np.int32)
-    return {
-        "rating_base": 1.5,
-        "profile_weight": 2.0,
-        "gamma": 3.0,
-        "user_scale": 0.2,
-        "mean_count": 6.0,
-        "item_scale": np.linspace(0.5, 1.5, ITEMS, dtype=np.float32),
-        "landmarks": landmarks,
-        "item_weights": (numbers(random, len(landmarks), ITEMS) / 3).astype(np.float16),
-        "anchors": (numbers(random, 4, ITEMS) / 3).astype(np.float16),
-        "anchor_scale": np.array([0.5, 1, 1.5, 2], np.float32),
-        "mapping": numbers(random, 4, size),
-    }
-
-
 LOSSES: dict[str, FoldIn] = {
     "ridge": RatingLoss(30, 0.01),
     "ridge without a penalty": RatingLoss(30, 0.0),
     "ridge with dropout of an ensemble": RatingLoss(30, 0.01, 1.0, 0.3, 0, 2),
     "lazy ridge": RatingLoss(30, 0.01, 0.5, 0.0, 4),
-    "kernel": UserKernel(**make_kernel(5)),
-    "kernel of some items": UserKernel(**make_kernel(6, full=False)),
+    "kernel": UserKernel(**make_kernel(5, SIZE)),
+    "kernel of some items": UserKernel(**make_kernel(6, SIZE, full=False)),
     "encoded": EncodedLoss(30, 0.01, 1.0, 0.3, **make_kernel(7, 2)),
     "encoded ensemble": EncodedLoss(30, 0.01, 1.0, ensemble_size=2, **make_kernel(8, 1)),
 }
@@ -161,7 +140,7 @@ def slow_shares(parts: dict[str, Any], ratings: sp.csr_array, item: NDArray[np.f
 @pytest.mark.parametrize("full", [True, False])
 @pytest.mark.parametrize("seed", range(10))
 def test_shares_of_a_kernel_are_those_of_its_definition(seed: int, full: bool) -> None:
-    parts, ratings, factors = make_kernel(seed, full=full), make_ratings(seed), make_factors(seed)
+    parts, ratings, factors = make_kernel(seed, SIZE, full=full), make_ratings(seed), make_factors(seed)
     factors = dataclasses.replace(factors, item_bias=np.zeros(ITEMS, np.float32), global_mean=0.0)
     found = parts_of(factors, UserKernel(**parts), ratings)
     assert found
@@ -176,7 +155,7 @@ def test_shares_of_a_kernel_by_hand() -> None:
     """One rating of four stars, weight 1, and one anchor who has the same alone: cosine 1, kernel 1."""
     weights = np.zeros((2, 2), np.float32)
     one = np.ones((1, 1), np.float32)
-    parts: dict[str, Any] = make_kernel(0) | {"user_scale": 0.0, "item_scale": np.ones(2, np.float32)}
+    parts: dict[str, Any] = make_kernel(0, SIZE) | {"user_scale": 0.0, "item_scale": np.ones(2, np.float32)}
     parts |= {"landmarks": np.arange(2, dtype=np.int32), "item_weights": weights, "anchors": np.eye(2)[:1]}
     kernel = UserKernel(**parts | {"anchor_scale": one[0], "mapping": one})
     ratings = sp.csr_array(np.array([[4, 0]], np.float32))

@@ -24,8 +24,9 @@ from recommender.ranking.fold_in import EncodedLoss, FoldIn, RatingLoss, Softmax
 from recommender.ranking.user_kernel import UserKernel
 from recommender.storage import write_arrays
 from tests.models.helpers import parameters
+from tests.ranking.helpers import ITEMS, make_kernel
 
-USERS, ITEMS, SIZE, L2, USER_L2 = 6, 12, 3, 3e-3, 0.02
+USERS, SIZE, L2, USER_L2 = 6, 3, 3e-3, 0.02
 
 
 def make_ratings() -> Interactions:
@@ -233,20 +234,7 @@ def test_models_that_nobody_can_be_added_to_are_refused() -> None:
 
 
 LAZY = RatingLoss(1200, 1e-6, 0.5, 0.25, 32, 2)
-PARTS: dict[str, Any] = {
-    "rating_base": 1.5,
-    "profile_weight": 2.0,
-    "gamma": 3.0,
-    "user_scale": 0.2,
-    "mean_count": 6.0,
-    "item_scale": np.linspace(0.5, 1.5, ITEMS, dtype=np.float32),
-    "landmarks": np.array([1, 4, 7], np.int32),
-    "item_weights": np.random.default_rng(1).normal(0, 0.3, (3, ITEMS)).astype(np.float16),
-    "anchors": np.random.default_rng(2).normal(0, 0.3, (4, ITEMS)).astype(np.float16),
-    "anchor_scale": np.array([0.5, 1, 1.5, 2], np.float32),
-    "mapping": np.random.default_rng(3).normal(0, 1, (4, 2)).astype(np.float32),
-    "highest": 10.0,
-}
+PARTS = make_kernel(1, 2, full=False) | {"highest": 10.0}
 FOUND: list[FoldIn] = [LAZY, SoftmaxLoss(2.0, 0.2, 0.8, 3), UserKernel(**PARTS), EncodedLoss(1200, 1e-6, **PARTS)]
 
 
