@@ -174,7 +174,7 @@ def report(results: Values) -> str:
         spread=spread,
         ratio=ratio,
         exponent=exponent,
-        total=lambda size: sum(size["seconds"][stage] for stage in STAGES),
+        total=lambda size: sum(size["seconds"].get(stage, 0) for stage in STAGES),
         commas="{:,}".format,
     )
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-STAGES: Final = ("fetch", "extract", "split", "train", "evaluate", "baselines", "recommend", "report")
+STAGES: Final = ("fetch", "extract", "split", "train", "evaluate", "baselines", "recommend", "export", "report")
 
 PARAMS: Final = Path("params.yaml")
 
@@ -11,7 +11,7 @@ ENVIRONMENT: Final = Path("environment")
 # Stages by the list of packages that decides their bytes; fetch's are decided by a checksum.
 ENVIRONMENT_GROUPS: Final = {
     "tables": ("extract", "split", "evaluate", "baselines", "recommend"),
-    "training": ("train",),
+    "training": ("train", "export"),
     "drawing": ("report",),
 }
 
@@ -33,6 +33,7 @@ SPLIT_METRICS: Final = Path("metrics/split.json")
 MODEL: Final = Path("models/mf.keras")
 FACTORS: Final = Path("models/factors.npz")
 FOLD_IN: Final = Path("models/fold_in.npz")
+SERVING: Final = Path("models/serving")
 TRAIN_METRICS: Final = Path("metrics/train.json")
 HISTORY: Final = Path("metrics/history.csv")
 

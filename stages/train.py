@@ -1,13 +1,11 @@
 """Train the model on the train ratings and export its factors."""
 
-import os
-import sys
-
 import numpy as np
 
 from recommender.data.interactions import Interactions
 from recommender.environment import check_environment
 from recommender.errors import UserError, run
+from recommender.models.core.backend import leave
 from recommender.models.core.saving import save_model
 from recommender.models.core.training import Parts, train
 from recommender.params import MODELS
@@ -38,7 +36,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     run(main)
-    # Everything is written. TensorFlow takes half a second to clear away what the process takes with it anyway.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    leave()

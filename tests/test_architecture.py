@@ -118,8 +118,11 @@ def test_what_the_rules_allow_is_allowed(module: str, source: str) -> None:
 
 
 def test_tensors_are_multiplied_in_one_module_alone() -> None:
-    """Other products of matrices are cut by the size of the processor's caches: see `core/algebra.py`."""
+    """Other products of matrices are cut by the size of the processor's caches: see `core/algebra.py`.
+
+    But for those of the exported graph, which runs elsewhere and scores the best candidates again.
+    """
     for path in sorted((REPOSITORY / "recommender/models").rglob("*.py")):
-        if path.name != "algebra.py":
+        if path.name != "algebra.py" and path.parent.name != "serving":
             found = re.search(r"\b(matmul|einsum|tensordot|ops\.dot)\b", path.read_text(encoding="utf-8"))
             assert found is None, f"{path.name}: {found}"

@@ -24,6 +24,7 @@ INTERACTIONS: Final = ("dot", "batch_sum")
 SCORES: Final = ("ratings", "order")
 VECTORS: Final = ("user_factors", "item_factors", "user_bias", "item_bias")
 SIMILAR_MIN_RATINGS: Final = 20  # of an item before it counts as similar to another
+SIMILAR_DECIMALS: Final = 9  # of cosines, so that the last bits do not decide the order
 
 
 @dataclass(frozen=True)
@@ -161,23 +162,26 @@ class Factors:
         return np.ascontiguousarray(np.vstack([self.item_factors.T, self.item_bias]))
 
     def _tolerance(self, users: Users) -> NDArray[np.float32]:
-        """Bound the rounding error of `_fast_scores`, whatever the order of its additions.
+        """Return `rounding_bound` for the vectors of users, rounded up."""
+        slope, rest = self.rounding_bound
+        bound = slope * np.linalg.norm(self.user_factors[users].astype(np.float64), axis=1) + rest
+        rounded_up: NDArray[np.float32] = np.nextafter((bound * 1.001).astype(np.float32), np.float32(np.inf))
+        return rounded_up
+
+    @cached_property
+    def rounding_bound(self) -> tuple[float, float]:
+        """What a score in single precision, whatever the order of its additions, is off by at most.
+
+        The first number times the length of the user's vector, plus the second.
 
         Higham, Accuracy and Stability of Numerical Algorithms (2002), section 3.1: n operations in a row are off by
         at most n u / (1 - n u) times the sum of the absolute terms, u = 2^-24 here; Cauchy and Schwarz bound that sum.
         Products below 2^-126, the least normal number, may also be rounded to 0.
         """
-        steps = self.user_factors.shape[1] + 2
+        steps = self.item_factors.shape[1] + 2
         relative = steps * 2.0**-24 / (1 - steps * 2.0**-24)
-        length = np.linalg.norm(self.user_factors[users].astype(np.float64), axis=1)
-        bound = relative * (length * self._longest + np.abs(self.item_bias).max()) + steps * 2.0**-126
-        rounded_up: NDArray[np.float32] = np.nextafter((bound * 1.001).astype(np.float32), np.float32(np.inf))
-        return rounded_up
-
-    @cached_property
-    def _longest(self) -> float:
-        """The length of the longest item vector."""
-        return float(np.linalg.norm(self.item_factors.astype(np.float64), axis=1).max())
+        longest = float(np.linalg.norm(self.item_factors.astype(np.float64), axis=1).max())
+        return relative * longest, relative * float(np.abs(self.item_bias).max()) + steps * 2.0**-126
 
     def _batch_sum_scores(self, users: Users, seen: "sp.csr_array") -> NDArray[np.float64]:
         """Score candidates as the notebook's `predict` does: in ascending item id, 32 to a batch."""
@@ -207,8 +211,7 @@ def similar_items(
 
     `item_counts` are (num_items,) numbers of ratings.
     """
-    # Rounded, so that the last bits do not decide the order.
-    cosines = np.round(factors.cosines(item), 9)
+    cosines = np.round(factors.cosines(item), SIMILAR_DECIMALS)
     candidates = np.flatnonzero((item_counts >= SIMILAR_MIN_RATINGS) & (np.arange(len(item_counts)) != item))
     best = candidates[np.argsort(-cosines[candidates], stable=True)][:n]
     return best, cosines[best]

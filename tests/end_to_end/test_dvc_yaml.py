@@ -132,14 +132,16 @@ def test_params_are_the_groups_that_a_stage_reads(name: str, model: str, records
 def test_a_stage_writes_exactly_its_outputs(name: str, model: str, records: Records) -> None:
     outs = written_by(declared()[name])
     made = records[name, model]["made"]
-    assert {path for path in made if path not in outs and str(Path(path).parent) not in outs} == set()
+    assert {path for path in made if outs.isdisjoint({path, *map(str, Path(path).parents)})} == set()
     assert all(any(path == out or path.startswith(f"{out}/") for path in made) for out in outs)
 
 
 @pytest.mark.parametrize(("name", "model"), CASES)
-def test_only_train_loads_tensorflow_and_only_the_model_in_use(name: str, model: str, records: Records) -> None:
+def test_only_train_and_export_load_tensorflow_and_only_the_model_in_use(
+    name: str, model: str, records: Records
+) -> None:
     loaded = records[name, model]["modules"]
-    assert {"tensorflow", "keras"} & loaded == ({"tensorflow", "keras"} if name == "train" else set())
+    assert {"tensorflow", "keras"} & loaded == ({"tensorflow", "keras"} if name in ("train", "export") else set())
     models = {f"recommender.models.{other}" for other in MODELS}
     assert loaded & models == ({f"recommender.models.{model}"} if name == "train" else set())
 

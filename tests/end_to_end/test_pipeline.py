@@ -17,7 +17,7 @@ from recommender.paths import STAGES
 from tests.conftest import IN_EPOCHS, Repository, files, refused, set_params
 from tools.experiments import as_settings
 
-TRAINED = ["train", "evaluate", "recommend", "report"]  # the stages that a change of the model runs
+TRAINED = ["train", "evaluate", "recommend", "export", "report"]  # the stages that a change of the model runs
 
 
 def test_the_first_reproduction_runs_every_stage(started: tuple[Repository, str]) -> None:
@@ -259,7 +259,7 @@ def test_what_another_model_does_not_have_is_shown_and_not_judged(repository: Re
 
 def test_a_model_that_has_learned_the_test_part_is_not_measured(repository: Repository) -> None:
     output = repository("dvc", "exp", "run", "-S", "train.final_fit=all")
-    assert repository.ran(output) == ["train", "evaluate", "baselines", "recommend", "report"]
+    assert repository.ran(output) == ["train", "evaluate", "baselines", "recommend", "export", "report"]
     assert [repository.metrics(name) for name in ("evaluate.json", "baselines.json")] == [{}, {}]
     assert (repository.folder / "metrics/at_k.csv").read_text() == "k,precision,recall,map,ndcg\n"
     assert "nothing is measured, because the model has learned all of them" in repository(

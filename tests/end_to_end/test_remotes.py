@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recommender.paths import FACTORS, MODEL, RECOMMENDATIONS
+from recommender.paths import FACTORS, MODEL, RECOMMENDATIONS, SERVING
 from tests.conftest import Repository, files, set_params, sha256
 
 pytestmark = pytest.mark.slow
@@ -104,11 +104,15 @@ def test_only_what_is_needed_is_fetched(pushed: Repository, tmp_path: Path) -> N
 def test_a_tag_names_a_version_of_an_artifact_for_dvc_and_gto(pushed: Repository, tmp_path: Path) -> None:
     declared = yaml.safe_load((pushed.folder / "dvc.yaml").read_text())["artifacts"]
     paths = {name: Path(artifact["path"]) for name, artifact in declared.items()}
-    assert paths == {"model": MODEL, "factors": FACTORS, "recommendations": RECOMMENDATIONS}
+    assert paths == {"model": MODEL, "factors": FACTORS, "serving": SERVING, "recommendations": RECOMMENDATIONS}
     fresh = clone(pushed, tmp_path / "clone")
     fresh("git", "add", ".dvc/config")
     fresh("git", "commit", "--quiet", "--message", "Name the remote")
-    before = {name: sha256(pushed.folder / path) for name, path in paths.items()}
+
+    def content(path: Path) -> str | dict[str, str]:
+        return files(path) if path.is_dir() else sha256(path)
+
+    before = {name: content(pushed.folder / path) for name, path in paths.items()}
     for name in paths:
         fresh("gto", "register", name, "--version", "v1.0.0")
     assert set(fresh("git", "tag").split()) == {f"{name}@v1.0.0" for name in paths}
@@ -122,9 +126,9 @@ def test_a_tag_names_a_version_of_an_artifact_for_dvc_and_gto(pushed: Repository
     assert "v1.1.0" in fresh("gto", "show", "recommendations")
     shutil.rmtree(fresh.folder / ".dvc/cache")  # so that the remote has to have it
 
-    def get(name: str, *version: str) -> str:
+    def get(name: str, *version: str) -> str | dict[str, str]:
         fresh("dvc", "artifacts", "get", str(fresh.folder), name, *version, "--force", "--out", str(tmp_path / name))
-        return sha256(tmp_path / name)
+        return content(tmp_path / name)
 
     assert {name: get(name, "--rev", "v1.0.0") for name in paths} == before
     assert get("model", "--stage", "prod") == before["model"]
