@@ -8,7 +8,7 @@ DATA = $(if $(DATASET),--dataset "$(DATASET)") $(if $(ARCHIVE),--archive "$(ARCH
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 
 .PHONY: help repro report test test-slow test-browser mutants messages fuzz audit lint check verify lock environment docs recommend explore \
-	own ranking rating compare sweep show seeds notebook bench tune comparison fold-in landmarks splits pictures
+	own ranking rating compare sweep show seeds notebook bench tune comparison fold-in landmarks splits serving explanations pictures
 
 repro: $(ENV)  ## fetch, extract, split, train, evaluate, recommend and report, then print the results
 	@$(RUN) python -m tools.environment --check

@@ -224,12 +224,58 @@ def landmarks(dataset: str) -> str:
     return _models(rows, ("precision", "recall", "map", "ndcg", "seconds", "gib"))
 
 
+def serving(dataset: str) -> str:
+    """What a request of the exported model costs, from metrics/serving.json."""
+    found = read_json(Path("metrics/serving.json"))[dataset]
+    cores, versions = found.pop("cores"), found.pop("versions")
+    names = {
+        "exported": "exported, in TensorFlow",
+        "ours": "`recommender/ranking`",
+        "faiss": "FAISS, a flat index",
+        "faiss, all items": "the same, and rated items are not left out",
+    }
+    rows, said = [], []
+    for model, values in found.items():
+        for way, name in names.items():
+            took = [
+                f"{low:.1f} ({least:.1f} to {most:.1f})" for low, least, most in values["milliseconds"][way].values()
+            ]
+            rows.append([f"`{model}`: {name}", *took])
+        said.append(
+            f"`{model}`: {values['mib']:.0f} MiB, exported in {values['export_seconds']:.1f} s; the lists of "
+            f"{values['equal']:,} of {values['users']:,} users are ours, ids and scores to the last bit; FAISS finds "
+            f"{values['faiss_recall']:.4f} of them."
+        )
+    shown = markdown_table(["milliseconds", "one user", "1,000 users at once"], rows)
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"{shown}\n" + "\n".join(f"- {line}" for line in said) + f"\n\nOn {cores} cores, with {packages}.\n"
+
+
+def explanations(dataset: str) -> str:
+    """Why some users get what they get, from metrics/explanations.json."""
+
+    def title(item: dict[str, Any]) -> str:
+        return str(item["title"]).replace("|", "\\|")
+
+    rows = []
+    for person in read_json(Path("metrics/explanations.json"))[dataset]["people"]:
+        name = f"**{person['user_id']}**: {', '.join(map(title, person['favourites']))}"
+        for item in person["recommendations"]:
+            why = ", ".join(f"{title(each)} {each['share']:+.3f}" for each in item["why"]["rated"])
+            rows.append([name, title(item), f"{item['score']:.3f}", why, str(item["rated"])])
+            name = ""
+    columns = ["user: five of the best rated", "recommended", "score", "the largest shares", "of"]
+    return markdown_table(columns, rows, left=(0, 1, 3))
+
+
 TABLES: Final = {
     "comparison": comparison,
+    "explanations": explanations,
     "finding": finding,
     "landmarks": landmarks,
     "fold-in": folded_in,
     "notebook": notebook,
+    "serving": serving,
     "splits": splits,
     "speed": speed,
     "split-seeds": split_seeds,

@@ -26,6 +26,14 @@ from tests.test_storage import Bomb
 
 pytestmark = pytest.mark.usefixtures("no_arguments")
 Main = Callable[[], None]
+
+
+def export() -> None:
+    from stages import export  # loads TensorFlow
+
+    export.main()
+
+
 STAGES: dict[str, tuple[Main, str]] = {
     "fetch": (fetch.main, "data/raw"),
     "extract": (extract.main, "data/interim"),
@@ -33,6 +41,7 @@ STAGES: dict[str, tuple[Main, str]] = {
     "evaluate": (evaluate.main, "metrics"),
     "baselines": (baselines.main, "metrics"),
     "recommend": (recommend.main, "data"),
+    "export": (export, "models/serving"),
 }
 each_stage = pytest.mark.parametrize("name", STAGES)
 

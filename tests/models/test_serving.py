@@ -1,5 +1,6 @@
 """The exported model against the lists that it must repeat, and as others load it."""
 
+import ast
 import dataclasses
 import json
 import shutil
@@ -31,6 +32,7 @@ from recommender.storage import read_table
 from stages import export
 from tests.conftest import REPOSITORY
 from tests.ranking.helpers import ITEMS, make_kernel, numbers
+from tools.snippet import output
 
 USERS, SIZE = 40, 6
 NOBODY: dict[str, Any] = {"int32": -7, "int64": 2**40, "text": "nobody"}
@@ -353,3 +355,20 @@ def check_recommendations(project: Path, folder: Path) -> int:
 def test_it_loads_where_there_is_nothing_of_ours(trained: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(trained / SERVING, tmp_path / "model"))
     assert check_recommendations(trained, folder) == 60
+
+
+def test_the_page_alone_says_how_to_load_it(trained: Path, tmp_path: Path) -> None:
+    """The snippet of docs/serving.md, in a folder with the model and nothing else."""
+    shutil.copytree(trained / SERVING, tmp_path / SERVING)
+    printed = dict(line.split(" ", 1) for line in output(REPOSITORY / "docs/serving.md", tmp_path).splitlines())
+    table = read_table(trained / RECOMMENDATIONS).to_pandas()
+    rows = table[(table["user_id"] == 42) & ~table["item_id"].isin([50, 100])][:3]
+    assert ast.literal_eval(printed["item_id"]) == [rows["item_id"].tolist(), [-1] * 3]
+    assert ast.literal_eval(printed["title"]) == [[title.encode() for title in rows["title"]], [b""] * 3]
+    assert ast.literal_eval(printed["score"]) == [pytest.approx(rows["score"].tolist()), [0.0] * 3]
+    assert (printed["count"], printed["known"]) == ("[3, 0]", "[True, False]")
+
+
+@pytest.mark.skipif(not (REPOSITORY / RECOMMENDATIONS).exists(), reason="needs the outputs of `make repro`")
+def test_the_lists_of_all_users_of_the_data_in_the_workspace_are_ours() -> None:
+    assert check_recommendations(REPOSITORY, REPOSITORY / SERVING) > 100
