@@ -21,6 +21,7 @@ Exact = Callable[[Tensor, Tensor], Tensor]  # rows of a request and item indices
 
 HASHES: Final = 2**63 - 1  # of texts
 LEAST: Final = float("-inf")
+PART: Final = 64  # numbers of a vector that are multiplied at once: whole ones of many pairs fill no cache
 
 
 def table(values: Any, name: str) -> tf.Variable:  # noqa: ANN401 - whatever TensorFlow takes
@@ -158,8 +159,12 @@ class Serving(tf.Module):
 
     def _dots(self, vectors: Tensor, row: Tensor, item: Tensor) -> Tensor:
         """Return the dot products that `Factors.pair_scores` has, to the bit: a cumulative sum adds in order."""
-        user = tf.cast(tf.gather(vectors, row), tf.float64)
-        return tf.cumsum(user * tf.cast(tf.gather(self.item_factors, item), tf.float64), axis=1)[:, -1]
+        user, other = tf.gather(vectors, row), tf.gather(self.item_factors, item)
+        total = tf.zeros([tf.shape(row)[0], 1], tf.float64)
+        for start in range(0, self.size, PART):
+            numbers = [tf.cast(part[:, start : start + PART], tf.float64) for part in (user, other)]
+            total = tf.cumsum(tf.concat([total, numbers[0] * numbers[1]], 1), axis=1)[:, -1:]
+        return total[:, 0]
 
     def _listed(
         self, vectors: Tensor, bias: Tensor, known: Tensor, learned: Tensor, left_out: Tensor, k: Tensor
