@@ -92,7 +92,13 @@ def another_file(path: Path) -> None:
 INTERIM = ("data/interim/ratings.parquet", "data/interim/items.parquet")
 PROCESSED = tuple(f"data/processed/{name}.parquet" for name in ("train", "test", "users", "items"))
 FACTORS = "models/factors.npz"
-READERS = {"split": INTERIM, "evaluate": (*PROCESSED, FACTORS), "baselines": PROCESSED, "recommend": (FACTORS,)}
+READERS = {
+    "split": INTERIM,
+    "evaluate": (*PROCESSED, FACTORS),
+    "baselines": PROCESSED,
+    "recommend": (FACTORS,),
+    "export": (FACTORS, "models/fold_in.npz"),
+}
 DAMAGES = {"missing": missing, "cut short": cut, "a wrong byte": wrong_byte}
 DAMAGED = [
     pytest.param(name, path, damage, id=f"{name}, {path}, {title}")
@@ -223,7 +229,7 @@ def test_a_limit_on_the_size_of_the_model(ending: Ending, written: str) -> None:
     assert "models/mf.keras: cannot be written: " in ending(limited(lambda: save_model(model)))
 
 
-@pytest.mark.parametrize("name", ["fetch", "extract", "split", "evaluate", "baselines"])
+@pytest.mark.parametrize("name", ["fetch", "extract", "split", "evaluate", "baselines", "export"])
 @pytest.mark.usefixtures("here")
 def test_a_file_in_place_of_a_folder(ending: Ending, name: str) -> None:
     target = Path(STAGES[name][1])
