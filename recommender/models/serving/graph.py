@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from recommender.models.core.backend import tf
 from recommender.models.serving.new_users import NewUsers
 from recommender.ranking.factors import SIMILAR_DECIMALS, SIMILAR_MIN_RATINGS
-from recommender.ranking.fold_in import FoldIn, SoftmaxLoss
+from recommender.ranking.fold_in import FoldIn, RatingLoss
 from recommender.ranking.recommender import Recommender
+from recommender.ranking.user_kernel import UserKernel
 
 Tensor = Any  # TensorFlow ships no types
 Exact = Callable[[Tensor, Tensor], Tensor]  # rows of a request and item indices to exact scores, float64: (pairs,) each
@@ -92,7 +93,7 @@ class Serving(tf.Module):
         # No constant, as TensorFlow would multiply by its reciprocal where a division is asked for.
         self.decimals = table(np.float64(10**SIMILAR_DECIMALS), "decimals")
         self.alone = factors.interaction == "dot"  # of batch_sum a score depends on which items are scored together
-        solved = self.alone and not isinstance(loss, SoftmaxLoss)  # whose minimum takes steps of L-BFGS
+        solved = self.alone and isinstance(loss, (RatingLoss, UserKernel))  # another minimum takes steps of L-BFGS
         self.new_users: Any = NewUsers(factors, loss, rated) if solved else None
 
     def signatures(self) -> dict[str, Any]:
@@ -137,15 +138,16 @@ class Serving(tf.Module):
         known = item < self.num_items
         item = tf.minimum(item, self.num_items - 1)
         vectors, lengths = tf.gather(self.item_factors, item), tf.gather(self.lengths, item)
-        scale = tf.cast(lengths[:, None] * self.lengths, tf.float32)
-        scores = tf.math.divide_no_nan(tf.matmul(vectors, self.item_factors, transpose_b=True), scale)
+        units = tf.math.divide_no_nan(tf.cast(vectors, tf.float64), lengths[:, None])
+        scores = tf.matmul(tf.cast(units, tf.float32), self.item_factors, transpose_b=True)
+        scores = tf.math.divide_no_nan(scores, tf.cast(self.lengths, tf.float32))
 
         def exact(row: Tensor, other: Tensor) -> Tensor:
             scale = tf.gather(lengths, row) * tf.gather(self.lengths, other)
             cosines = tf.math.divide_no_nan(self._dots(vectors, row, other), scale)
             return tf.round(tf.clip_by_value(cosines, -1, 1) * self.decimals) / self.decimals
 
-        # Of a product whose factors have length 1, the quotient and what rounding to decimals adds.
+        # Of a product of vectors of length 1, with some more operations, and what rounding to decimals adds.
         off = tf.fill(tf.shape(lengths), (self.size + 8) * 2.0**-23 + 10.0**-SIMILAR_DECIMALS)
         own = tf.cast(tf.stack([tf.range(tf.size(item)), item], 1), tf.int64)
         scores = _masked(scores, known[:, None] & self.comparable, own)
@@ -203,11 +205,11 @@ class Serving(tf.Module):
         least = tf.math.nextafter(tf.cast(last - 2.001 * off, tf.float32), LEAST)
         found = tf.where((scores >= least[:, None]) & (scores > LEAST))
         row, item = found[:, 0], found[:, 1]
-        start = [tf.shape(scores)[0]]
+        count = tf.shape(scores, tf.int64)[0]
 
         def by_row(values: Tensor, nothing: float) -> Tensor:
             """Return (n, m + width) values of the pairs, by item, and `nothing` behind them."""
-            ragged = tf.RaggedTensor.from_value_rowids(values, row, tf.cast(start[0], tf.int64), validate=False)
+            ragged = tf.RaggedTensor.from_value_rowids(values, row, count, validate=False)
             return tf.pad(ragged.to_tensor(nothing), [[0, 0], [0, width]], constant_values=nothing)
 
         best = tf.math.top_k(by_row(exact(row, item), LEAST), width)  # of equal ones the first
