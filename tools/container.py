@@ -72,10 +72,9 @@ def timed(*command: str) -> float:
 
 def output(*command: str) -> str:
     """Return what a command prints, which must succeed."""
-    try:
-        result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603 - no shell
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise UserError(f"`{' '.join(command)}` failed: {error}; see above") from None
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603 - no shell
+    if result.returncode:
+        raise UserError(f"`{' '.join(command)}` failed: see above")
     return result.stdout.strip()
 
 
