@@ -228,7 +228,7 @@ def landmarks(dataset: str) -> str:
 def container(_: str) -> str:
     """Size and times of the image and of what ran in it, from benchmarks/container.json."""
     found = read_json(Path("benchmarks/container.json"))
-    rows = [[f"`{name}`", f"{seconds:.0f} s"] for name, seconds in found["seconds"].items() if name in STARTED]
+    rows = [[f"`{name}`", f"{found['seconds'][name]:.0f} s"] for name in STARTED]
     return (
         markdown_table(["", "time"], rows)
         + f"\nThe image has {found['bytes'] / 1e9:.1f} GB: Debian {found['debian']} on {found['machine']}, Python "
