@@ -8,7 +8,7 @@ DATA = $(if $(DATASET),--dataset "$(DATASET)") $(if $(ARCHIVE),--archive "$(ARCH
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 
 .PHONY: help repro report test test-slow test-browser mutants messages fuzz audit lint check verify lock environment docs recommend explore \
-	own ranking rating compare sweep show seeds notebook bench tune comparison fold-in landmarks splits serving explanations pictures
+	own ranking rating compare sweep show seeds container notebook bench tune comparison fold-in landmarks splits serving explanations pictures
 
 repro: $(ENV)  ## fetch, extract, split, train, evaluate, recommend and report, then print the results
 	@$(RUN) python -m tools.environment --check
@@ -82,6 +82,9 @@ audit: $(ENV)  ## check that every package of requirements.lock is installed in 
 	$(RUN) python -m pip check
 	$(RUN) python -m pip install --quiet --disable-pip-version-check --dry-run --no-index --require-hashes --requirement requirements.lock
 	@echo "Every package of requirements.lock is installed in its version."
+
+container: $(ENV)  ## [ENGINE=podman]: build the Dockerfile's image, run everything in a container, write benchmarks/container.json
+	$(RUN) python -m tools.container $(if $(ENGINE),--engine "$(ENGINE)")
 
 notebook: $(ENV)  ## [ARCHIVE=path/to/ml-1m.zip]: reproduce the notebook's published table, and correct it
 	$(RUN) python -m tools.notebook $(if $(ARCHIVE),--archive "$(ARCHIVE)") $(if $(SHA256),--sha256 "$(SHA256)")

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from recommender.errors import RERUN, UserError, cannot_write
 
+DESCRIPTORS: Final = Path("/proc/self/fd")  # has a link for each open file, unnamed ones too
 DECIMALS: Final = 6  # in JSON and CSV files, which keeps noise in the last bits out of Git
 # What the readers below raise for damaged files; MemoryError where a damaged header announces a huge size.
 DAMAGE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error, pa.ArrowException)
@@ -34,20 +36,23 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yield a path to write to that replaces `path`, complete and synced to disk, when the block succeeds.
 
     That is an unnamed file in the same folder, which disappears when the process is killed, or a named temporary file
-    on a file system that has none. Missing folders are created.
+    where the system (macOS) or the file system has none. Missing folders are created.
     """
     named = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         unnamed = _open_unnamed(path.parent)
-        temporary = named if unnamed is None else Path(f"/proc/self/fd/{unnamed}")
+        temporary = named if unnamed is None else DESCRIPTORS / str(unnamed)
         try:
             yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
+            _sync(temporary)
             if unnamed is not None:
                 named.unlink(missing_ok=True)
-                os.link(temporary, named, src_dir_fd=unnamed)  # only with src_dir_fd does it follow /proc's link
+                try:
+                    os.link(temporary, named, src_dir_fd=unnamed)  # only with src_dir_fd does it follow /proc's link
+                except OSError:  # a file system without links, or a sandbox that forbids this one
+                    shutil.copyfile(temporary, named)
+                    _sync(named)
             named.replace(path)
         finally:
             named.unlink(missing_ok=True)
@@ -57,8 +62,15 @@ def atomic(path: Path) -> Iterator[Path]:
         raise cannot_write(path, error) from error
 
 
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def _open_unnamed(folder: Path) -> int | None:
-    """Open a new unnamed file; return None where the file system has none."""
+    """Open a new unnamed file; return None where the system, the file system or /proc cannot."""
+    if not hasattr(os, "O_TMPFILE") or not DESCRIPTORS.is_dir():
+        return None
     try:
         return os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666)
     except OSError as error:

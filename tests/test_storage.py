@@ -60,20 +60,56 @@ def unreadable(kind: str, path: Path) -> str:
 # Writing
 
 
-@pytest.fixture(params=["unnamed", "named"])
-def temporary_files(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run a test where the file system has files without a name, and where it has none."""
-    if request.param == "named":
-        monkeypatch.setattr("recommender.storage._open_unnamed", lambda _folder: None)
-    return str(request.param)
+UNNAMED = getattr(os, "O_TMPFILE", 0)
+# What a system or a file system may lack, and whether files without a name are used there all the same.
+LACKING = {
+    "nothing": bool(UNNAMED),
+    "unnamed files": False,  # macOS
+    "unnamed files on this disk": False,  # NFS and others
+    "/proc": False,
+    "links": bool(UNNAMED),
+}
 
 
-def test_atomic_creates_the_folder_and_puts_the_whole_file_in_place(tmp_path: Path, temporary_files: str) -> None:
+def lack(what: str, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Simulate a system that lacks something; return a list of the paths that it will have refused."""
+    refused: list[Path] = []
+    plain_open = os.open
+
+    def refuse_flag(path: Path, flags: int, *arguments: int) -> int:
+        if UNNAMED and flags & UNNAMED == UNNAMED:
+            refused.append(path)
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        return plain_open(path, flags, *arguments)
+
+    def refuse_link(_from: Path, path: Path, **_options: object) -> None:
+        refused.append(path)
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if what == "unnamed files":
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    elif what == "unnamed files on this disk":
+        monkeypatch.setattr(os, "open", refuse_flag)
+    elif what == "/proc":
+        monkeypatch.setattr("recommender.storage.DESCRIPTORS", Path("/nowhere/self/fd"))
+    elif what == "links":
+        monkeypatch.setattr(os, "link", refuse_link)
+    return refused
+
+
+@pytest.fixture(params=LACKING)
+def temporary_files(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Run a test on systems that lack something; return whether files without a name are used there."""
+    lack(request.param, monkeypatch)
+    return LACKING[request.param]
+
+
+def test_atomic_creates_the_folder_and_puts_the_whole_file_in_place(tmp_path: Path, temporary_files: bool) -> None:
     path = tmp_path / "a" / "b" / "file.txt"
     with atomic(path) as temporary:
         temporary.write_text("whole")
         assert temporary.stat().st_dev == path.parent.stat().st_dev  # a rename is atomic only within a file system
-        assert len(list(path.parent.iterdir())) == (temporary_files == "named")
+        assert len(list(path.parent.iterdir())) == (not temporary_files)
     assert path.read_text() == "whole"
     assert list(path.parent.iterdir()) == [path]
 
@@ -121,15 +157,22 @@ def test_a_full_disk_is_reported_and_leaves_the_old_file(tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("temporary_files")
 def test_atomic_syncs_the_bytes_before_the_file_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, synced = tmp_path / "file.txt", []
+    path, synced, plain = tmp_path / "file.txt", [], Path.replace
 
     def fsync(descriptor: int) -> None:
-        synced.append((os.fstat(descriptor).st_size, path.exists()))
+        synced.append(os.fstat(descriptor))
+
+    def replace(temporary: Path, target: Path) -> Path:
+        # Whatever gets the name has been synced, whole, as the same inode.
+        assert (synced[-1].st_ino, synced[-1].st_size) == (temporary.stat().st_ino, 5)
+        assert not target.exists()
+        return plain(temporary, target)
 
     monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
     with atomic(path) as temporary:
         temporary.write_text("whole")
-    assert synced == [(5, False)]
+    assert path.read_text() == "whole"
 
 
 @pytest.mark.usefixtures("temporary_files")
@@ -139,17 +182,37 @@ def test_a_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     assert (tmp_path / "file.json").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_a_file_system_without_unnamed_files_gets_named_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain_open, unnamed = os.open, getattr(os, "O_TMPFILE", 0)
+@each_writer
+@pytest.mark.parametrize("what", LACKING)
+def test_a_system_that_lacks_something_writes_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, kind: str
+) -> None:
+    WRITERS[kind](tmp_path / "before")
+    refused = lack(what, monkeypatch)
+    (tmp_path / "folder").mkdir()
+    WRITERS[kind](tmp_path / "folder" / "file")
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["file"]
+    assert (tmp_path / "folder" / "file").read_bytes() == (tmp_path / "before").read_bytes()
+    assert bool(refused) == (bool(UNNAMED) and what in ("unnamed files on this disk", "links"))  # it was asked for
 
-    def unsupported(path: Path, flags: int, *arguments: int) -> int:
-        if unnamed and flags & unnamed == unnamed:
-            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
-        return plain_open(path, flags, *arguments)
 
-    monkeypatch.setattr(os, "open", unsupported)
-    WRITERS["json"](tmp_path / "file.json")
-    assert [path.name for path in tmp_path.iterdir()] == ["file.json"]
+@pytest.mark.skipif(not UNNAMED, reason="only files without a name are linked or copied")
+def test_a_copy_in_place_of_a_link_that_fails_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    lack("links", monkeypatch)
+
+    def half(_source: Path, target: Path) -> None:
+        target.write_text("ha")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", half)
+    with pytest.raises(UserError, match="No space left on device; free space"), atomic(path) as temporary:
+        temporary.write_text("half")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @each_writer

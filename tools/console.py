@@ -42,5 +42,9 @@ def _print(content: Table | Markdown) -> None:
 
 def call(*command: str, cwd: Path | None = None) -> None:
     """Run a command with its output on stderr; one that fails raises a `UserError`."""
-    if subprocess.run(command, cwd=cwd, stdout=sys.stderr, check=False).returncode:  # noqa: S603 - no shell
-        raise UserError(f"`{' '.join(command)}` failed: see above")
+    try:
+        subprocess.run(command, cwd=cwd, stdout=sys.stderr, check=True)  # noqa: S603 - no shell
+    except OSError as error:
+        raise UserError(f"`{command[0]}` cannot be run: {error.strerror}; install it or name another") from None
+    except subprocess.CalledProcessError:
+        raise UserError(f"`{' '.join(command)}` failed: see above") from None

@@ -43,6 +43,7 @@ NAMES: Final = {
 }
 PEERS: Final = ("als", "ials", "slim", "bpr", "ease_all", "ease_liked", "ease_weighted")  # that rank
 FINDING: Final = ("notebook, published", "notebook, corrected", "our rating model", "popularity", "ease_weighted")
+STARTED: Final = ("docker build", "make repro", "make test", "make explore")  # of what was timed in a container
 # The command that README changes something by; its experiment is removed again.
 EXAMPLE: Final = "dvc exp run --temp --quiet --name readme-example -S train.mf.embedding_size=20 -S train.mf.epochs=10"
 
@@ -268,7 +269,19 @@ def explanations(dataset: str) -> str:
     return markdown_table(columns, rows, left=(0, 1, 3))
 
 
+def container(_: str) -> str:
+    """Size and times of the image and of what ran in it, from benchmarks/container.json."""
+    found = read_json(Path("benchmarks/container.json"))
+    rows = [[f"`{name}`", f"{found['seconds'][name]:.0f} s"] for name in STARTED]
+    return (
+        markdown_table(["", "time"], rows)
+        + f"\nThe image has {found['bytes'] / 1e9:.1f} GB: Debian {found['debian']} on {found['machine']}, Python "
+        f"{found['python']}, user `{found['user']}`; {found['engine']}.\n"
+    )
+
+
 TABLES: Final = {
+    "container": container,
     "comparison": comparison,
     "explanations": explanations,
     "finding": finding,

@@ -117,7 +117,13 @@ def _receive(url: str, output: Path, limit: int) -> None:
 
 @contextlib.contextmanager
 def _speed_limit(received: Callable[[], int]) -> Iterator[None]:
-    """Stop a download whose count of bytes grows too slowly; a byte now and then triggers no other timeout."""
+    """Stop a download whose count of bytes grows too slowly; a byte now and then triggers no other timeout.
+
+    Windows has no such alarm: there `TIMEOUT` alone ends a download.
+    """
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
     start, before = time.monotonic(), 0
 
     def check(*_: object) -> None:

@@ -263,6 +263,17 @@ def test_too_long_altogether(serve: Serve, ask: Ask, monkeypatch: pytest.MonkeyP
     assert files(tmp_path) == before
 
 
+def test_a_system_without_alarms_downloads_and_has_the_limit_of_time_without_an_answer(
+    serve: Serve, ask: Ask, sleeps: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SIGALRM", "ITIMER_REAL", "setitimer"):  # Windows
+        monkeypatch.delattr(signal, name)
+    monkeypatch.setattr(download, "TIMEOUT", 0.3)
+    ask(serve(lambda _: threading.Event().wait(2), says(RIGHT)).url)
+    fetched()
+    assert sleeps == [1]
+
+
 def test_a_body_without_end(serve: Serve, ask: Ask, monkeypatch: pytest.MonkeyPatch, ending: Ending) -> None:
     monkeypatch.setitem(RELEASES, "ml-1m", dataclasses.replace(RELEASES["ml-1m"], size=25_000))
     ask(serve(never_ends).url)

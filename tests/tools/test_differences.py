@@ -45,6 +45,13 @@ def write_parquet(path: Path, columns: dict[str, Any]) -> None:
             {"user_factors": moved(FACTORS["user_factors"])},
             "user_factors[1, 0]: 0.5 and 0.50000006",
         ),
+        (
+            write_arrays,
+            "a.npz",
+            {"item_order": np.array([2, 0, 1])},
+            {"item_order": np.array([2, 1, 0])},
+            "item_order[1]: 0 and 1",
+        ),
         (write_arrays, "a.npz", FACTORS, {"global_mean": np.float64(3.25)}, "global_mean: 3.5 and 3.25"),
         (write_arrays, "a.npz", FACTORS, {"global_mean": np.float32(3.5)}, "global_mean: type float64 and float32"),
         (
@@ -71,6 +78,13 @@ def write_parquet(path: Path, columns: dict[str, Any]) -> None:
         ),
         (write_parquet, "a.parquet", TABLE, {"item_id": [2, 1, 3]}, "item_id[0]: 1 and 2"),
         (write_parquet, "a.parquet", TABLE, {"score": [0.5, 0.250001, None]}, "score[1]: 0.25 and 0.250001"),
+        (
+            write_parquet,
+            "a.parquet",
+            TABLE,
+            {"score": [0.5, np.nextafter(0.25, 1), None]},
+            "score[1]: 0.25 and 0.25000000000000006",
+        ),
         (write_parquet, "a.parquet", TABLE, {"score": [0.5, None, None]}, "score[1]: 0.25 and nan"),
         (write_parquet, "a.parquet", TABLE, {"items": [[1, 2], [4, 3], [5, 6]]}, "items[1, 0]: 3 and 4"),
         (write_parquet, "a.parquet", TABLE, {"items": [[1, 2], [3, 4], [5]]}, "items: shape (3, 2) and (3,)"),
@@ -109,6 +123,42 @@ def test_the_first_cell_that_differs_is_named_with_both_values(
     write(paths[1], before | change)
     assert file_difference(*paths, paths[0].suffix) == named
     assert file_difference(paths[0], paths[0], paths[0].suffix) is None
+
+
+ROWS = ["<tr><td>Fargo (1996)</td><td>4.512346</td></tr>\n", "<tr><td>Heat (1995)</td><td>4.25</td></tr>\n"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "named"),
+    [
+        (
+            [ROWS[0].replace("346", "345"), ROWS[1]],
+            "byte 36: b'6</td></tr>\\n<tr><td>' and b'5</td></tr>\\n<tr><td>'",
+        ),
+        (ROWS[::-1], "byte 8: b'Fargo (1996)</td><td' and b'Heat (1995)</td><td>'"),
+        ([ROWS[0].replace("(1996)", ""), ROWS[1]], "byte 14: b'(1996)</td><td>4.512' and b'</td><td>4.512346</t'"),
+    ],
+    ids=["rounding", "row order", "title"],
+)
+@pytest.mark.parametrize("suffix", [".html", ".md"])
+def test_the_first_byte_of_a_page_that_differs_is_named(
+    rows: list[str], named: str, suffix: str, tmp_path: Path
+) -> None:
+    before, now = tmp_path / f"before{suffix}", tmp_path / f"now{suffix}"
+    write_text(before, "".join(ROWS))
+    write_text(now, "".join(rows))
+    assert file_difference(before, now, suffix) == named
+
+
+@pytest.mark.parametrize("suffix", [".pb", ".index", ".data-00000-of-00001", ".keras"])
+def test_the_first_byte_of_a_saved_model_that_differs_is_named(suffix: str, tmp_path: Path) -> None:
+    before, now = tmp_path / f"before{suffix}", tmp_path / f"now{suffix}"
+    before.write_bytes(FACTORS["user_factors"].tobytes())
+    now.write_bytes(moved(FACTORS["user_factors"]).tobytes())  # a weight, in the last bit: byte 0 of its four
+    assert file_difference(before, now, suffix) == (
+        "byte 8: b'\\x00\\x00\\x00?\\x00\\x00\\x00?\\x00\\x00\\x00?\\x00\\x00\\x00?' and "
+        "b'\\x01\\x00\\x00?\\x00\\x00\\x00?\\x00\\x00\\x00?\\x00\\x00\\x00?'"
+    )
 
 
 @pytest.mark.parametrize("suffix", [".html", ".keras", ".npz", ".parquet", ".csv", ".json"])
