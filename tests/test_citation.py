@@ -2,7 +2,10 @@
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +13,7 @@ import yaml
 
 from tests.conftest import REPOSITORY
 
-# Of the Citation File Format 1.2.0 and of Zenodo's deposits, what is in use here. `cffconvert --validate` and Zenodo's
-# own schema check all of it: their packages do not fit in one environment with the locked ones.
+# Of the Citation File Format 1.2.0 and of Zenodo's deposits, what is in use here.
 CFF = {"cff-version", "message", "type", "title", "abstract", "authors", "version", "license", "keywords", "references"}
 ZENODO = {
     "title",
@@ -68,3 +70,23 @@ def test_both_agree_with_each_other_and_with_the_package(cff: dict[str, Any], ze
     cited = [reference["doi"] for reference in cff["references"]]
     assert cited == [related["identifier"] for related in zenodo["related_identifiers"]]
     assert all(f"https://doi.org/{doi}" in (REPOSITORY / "README.md").read_text(encoding="utf-8") for doi in cited)
+
+
+CARDS = """
+import sys
+from huggingface_hub import DatasetCard, ModelCard
+model, data = (kind.load(path) for kind, path in zip((ModelCard, DatasetCard), sys.argv[1:], strict=True))
+assert {result.metric_type for result in model.data.eval_results} >= {"map", "ndcg"}, model.data
+assert data.data.license_link, data.data
+"""
+
+
+@pytest.mark.slow
+def test_their_own_validators_accept_the_citation_and_the_cards(trained: Path, tmp_path: Path) -> None:
+    # In an environment of their own: they ask for other versions of packages than the locked ones.
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
+    python = tmp_path / "env" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "cffconvert==2.0.0", "huggingface_hub>=1"], check=True)
+    subprocess.run([python.with_name("cffconvert"), "--validate"], cwd=REPOSITORY, check=True)
+    cards = [trained / "reports" / name for name in ("model_card.md", "data_card.md")]
+    subprocess.run([python, "-c", CARDS, *cards], check=True)
