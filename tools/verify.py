@@ -119,7 +119,7 @@ def outputs(folder: Path, lock: dict[str, Any]) -> Iterator[Output]:
     for stage in STAGES:
         for entry in lock["stages"][stage]["outs"]:
             path = folder / entry["path"]
-            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            for file in sorted(filter(Path.is_file, path.rglob("*"))) if path.is_dir() else [path]:
                 name = file.relative_to(folder).as_posix()
                 yield Output(stage=stage, path=name, md5=checksum(file, algorithm="md5"), sha256=checksum(file))
 

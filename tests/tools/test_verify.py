@@ -22,7 +22,7 @@ LOCK = {
         "report": {"outs": [{"path": "reports/index.html"}]},
     }
 }
-OUTPUTS = ["data/processed/a.csv", "data/processed/b.csv", "metrics/split.json", "metrics/history.csv"]
+OUTPUTS = ["data/processed/a.csv", "data/processed/inside/b.csv", "metrics/split.json", "metrics/history.csv"]
 OUTPUTS += ["models/factors.npz", "reports/index.html"]
 Change = Callable[[], None]
 
@@ -33,7 +33,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
     monkeypatch.chdir(tmp_path)
 
     def write(name: str, change: Change = lambda: None, **recorded: Any) -> None:  # noqa: ANN401 - fields of a record
-        for part in ("a", "b"):
+        for part in ("a", "inside/b"):
             write_csv(Path(f"data/processed/{part}.csv"), {"rating": np.array([3, 5])})
         write_json(paths.SPLIT_METRICS, {"users": 9})
         write_csv(paths.HISTORY, {"loss": np.array([1.5, 1.25])})
@@ -89,8 +89,8 @@ def test_equal_outputs_are_equal_whatever_the_machine_which_is_shown(
     ("change", "first"),
     [
         (
-            lambda: write_csv(Path("data/processed/b.csv"), {"rating": np.array([5, 3])}),
-            "stage split, output data/processed/b.csv: rating[0]: '3' and '5'",
+            lambda: write_csv(Path("data/processed/inside/b.csv"), {"rating": np.array([5, 3])}),
+            "stage split, output data/processed/inside/b.csv: rating[0]: '3' and '5'",
         ),
         (
             lambda: write_json(paths.SPLIT_METRICS, {"users": 8}),
