@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from recommender.data.interactions import Interactions
 from recommender.models.core.algebra import inner_products, product
 from recommender.models.core.backend import ops, tf
-from recommender.models.core.batches import RowBatches
+from recommender.models.core.batches import RatingBatches, RowBatches
 from recommender.models.core.kernels import BLOCK, dense_rows, leading, user_features
 from recommender.models.core.steps import Dropout, RowModel
 from recommender.models.core.training import Job, adam
@@ -27,6 +27,7 @@ INPUTS: Final = 512  # numbers that the inputs of an item are rotated to
 ROUNDS: Final = 3  # of subspace iteration to them
 FEATURES: Final = 240  # of the kernel between users, on which the rest is regressed for each item
 FEATURE_SCALE: Final = 0.1  # of that kernel
+MEASURED: Final = 4096  # held-out ratings predicted at a time
 BASIS_SEED: Final = 0  # one for all models of an ensemble, whose new users have the same features
 RIDGE: Final = 0.7  # of that regression
 STEPS: Final = 6  # of conjugate gradients to its solution
@@ -77,8 +78,8 @@ def prepare(
     parts = {field.name: getattr(kernel, field.name) for field in dataclasses.fields(kernel)}
     parts["mapping"] = kernel.mapping * np.float32(FEATURE_SCALE**0.5)
     loss = EncodedLoss(len(known), section.l2, DAMPING, section.dropout, ensemble_size=section.ensemble_size, **parts)
-    batches = RowBatches((ratings,), batch, seed), RowBatches((held_out.matrix().T.tocsr(),), batch, None)
-    return Job(model, *batches, factors, loss)
+    measured = RatingBatches(held_out, min(MEASURED, len(held_out)), None, stack_rows=len(held_out))
+    return Job(model, RowBatches((ratings,), batch, seed), measured, factors, loss)
 
 
 def damped_biases(ratings: Interactions, mean: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -194,3 +195,20 @@ class EncodedFactorization(RowModel):
         """Sum the squared errors over what has been rated: ratings are above 0, and what is not rated is 0."""
         errors = ops.sum(ops.square(ops.where(targets > 0, outputs - targets, 0.0)), axis=-1)
         return ops.sum(errors), ops.cast(ops.count_nonzero(targets), "float32")
+
+    def test_step(self, data: tuple[Any, ...]) -> dict[str, Tensor]:
+        """Add the squared errors of a stack of held-out ratings to the mean, scoring no other users and items."""
+        encoded = inner_products(self.inputs, ops.transpose(self.encoder))
+
+        def step(index: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+            pairs, ratings, weights = (part[index] for part in data)
+            user, item = pairs[:, 0], pairs[:, 1]
+            residuals = ops.sum(ops.take(self.user_factors, user, axis=0) * ops.take(encoded, item, axis=0), axis=1)
+            biases = ops.take(self.item_bias, item) + ops.take(self.user_bias, user)
+            errors = self.global_mean + biases + residuals - ratings[:, 0]
+            return index + 1, total + ops.sum(weights[:, 0] * ops.square(errors))
+
+        count = ops.sum(data[2])
+        _, total = tf.while_loop(lambda index, _: index < tf.shape(data[2])[0], step, (0, 0.0))
+        self._loss_tracker.update_state(total / count, sample_weight=count)
+        return {"loss": self._loss_tracker.result()}

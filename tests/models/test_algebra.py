@@ -3,15 +3,18 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from recommender.models.core.algebra import ROWS, SMALL, TILE, inverse, inverse_root, product
+from recommender.models.core.algebra import ROWS, SMALL, TILE, inner_products, inverse, inverse_root, product
+from recommender.models.core.backend import tf
 from tests.conftest import REPOSITORY
 
+Tensor = Any  # TensorFlow ships no types
 SIZES = [1, 5, TILE, TILE + 1, 3 * TILE - 1, SMALL + 1]
 
 
@@ -20,14 +23,47 @@ def positive_definite(size: int) -> NDArray[np.float64]:
     return matrix @ matrix.T / size + np.eye(size)
 
 
-@pytest.mark.parametrize("rows", [1, ROWS - 1, ROWS, 2 * ROWS + 7])
+@pytest.mark.parametrize("blocks", [0, 1, 2])
+@pytest.mark.parametrize("more", [-1, 0, 7])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_products_are_those_of_numpy(rows: int, dtype: type) -> None:
+def test_products_are_those_of_numpy(blocks: int, more: int, dtype: type) -> None:
+    rows = max(blocks * ROWS[tf.as_dtype(dtype)] + more, 1)
     random = np.random.default_rng(rows)
     left, right = (random.standard_normal((rows, columns)).astype(dtype) for columns in (TILE + 3, 5))
     found = np.asarray(product(left, right))
     assert found.dtype == dtype
     assert_allclose(found, left.T.astype(np.float64) @ right, rtol=0, atol=1e-4 if dtype == np.float32 else 1e-12)
+
+
+def test_a_block_of_a_product_is_one_chain_of_fused_multiplications_and_additions() -> None:
+    rows = ROWS[tf.float32]
+    left, right = np.random.default_rng(6).standard_normal((2, rows, TILE)).astype(np.float32)
+    total = np.zeros((TILE, TILE), np.float32)
+    for row in range(rows):  # the product of two float32 is exact in float64
+        total = (np.outer(left[row].astype(np.float64), right[row]) + total).astype(np.float32)
+    assert_array_equal(np.asarray(product(left, right)), total)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (7, 300, 5), (TILE, 2, 2 * TILE + 1)])
+def test_inner_products_and_their_gradients_are_those_of_numpy(sizes: tuple[int, int, int]) -> None:
+    random, (rows, size, columns) = np.random.default_rng(5), sizes
+    vectors, others, upstream = (
+        random.standard_normal(shape).astype(np.float32) for shape in ((rows, size), (columns, size), (rows, columns))
+    )
+
+    @tf.function(jit_compile=True)
+    def compiled(vectors: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch((vectors, others))
+            products = inner_products(vectors, others)
+            total = tf.reduce_sum(products * upstream)
+        return products, tape.gradient(total, (vectors, others))
+
+    products, gradients = compiled(tf.constant(vectors), tf.constant(others))
+    wide = vectors.astype(np.float64), others.astype(np.float64)
+    assert_allclose(products, wide[0] @ wide[1].T, rtol=0, atol=1e-4)
+    assert_allclose(gradients[0], upstream @ wide[1], rtol=0, atol=1e-4)
+    assert_allclose(gradients[1], upstream.T @ wide[0], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -49,12 +85,22 @@ def test_roots_are_rounded_as_numpy_rounds_them(dtype: type) -> None:
 
 BITS = """
 import hashlib, numpy as np
-from recommender.models.core.algebra import inverse, inverse_root, product
+from recommender.models.core.algebra import inner_products, inverse, inverse_root, product
+from recommender.models.core.backend import tf
 random, digest = np.random.default_rng(3), hashlib.sha256()
 for rows, left, right in [(700, 1000, 1000), (1300, 333, 90), (2500, 544, 544), (500, 2000, 70)]:
     one, other = (random.standard_normal((rows, columns)) for columns in (left, right))
     for dtype in (np.float32, np.float64):
         digest.update(np.asarray(product(one.astype(dtype), other.astype(dtype))).tobytes())
+@tf.function(jit_compile=True)
+def both_ways(vectors, others):
+    with tf.GradientTape() as tape:
+        tape.watch((vectors, others))
+        products = inner_products(vectors, others)
+        total = tf.reduce_sum(products * products)
+    return products, *tape.gradient(total, (vectors, others))
+for part in both_ways(*(tf.constant(random.standard_normal((rows, 500)), tf.float32) for rows in (128, 6040))):
+    digest.update(np.asarray(part).tobytes())
 gram = one.T @ one / 500 + np.eye(2000)
 gram = np.round(gram, 6)  # NumPy's own product is not the same everywhere
 for dtype in (np.float32, np.float64):

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
 from recommender.models.core.backend import tf
+from recommender.models.core.batches import RatingBatches
 from recommender.models.core.training import prepare
 from recommender.models.encoded_mf import (
     ALTERNATIONS,
@@ -78,15 +79,22 @@ def test_loss_and_gradients_are_those_of_numpy() -> None:
 
 
 def test_the_held_out_loss_is_the_mean_squared_error_of_all_held_out_ratings() -> None:
-    model = make()
-    items, ratings = batch()
-    parts = [(items, ratings), (items[::-1].copy(), np.eye(3, USERS, dtype=np.float32))]
+    model, random = make(), np.random.default_rng(5)
+    count = 11
+    held_out = Interactions(
+        random.integers(0, USERS, count).astype(np.int32),
+        random.integers(0, ITEMS, count).astype(np.int32),
+        random.integers(1, 6, count).astype(np.float32),
+        (USERS, ITEMS),
+    )
+    batches = RatingBatches(held_out, 2, None, stack_rows=6)
     model.reset_metrics()
-    for part in parts:
-        found = model.test_step(tf.nest.map_structure(tf.constant, part))
-    # Mean of batches, each weighted by its ratings.
-    error = [np.asarray(model(part[0]))[part[1] > 0] - part[1][part[1] > 0] for part in parts]
-    assert float(found["loss"]) == pytest.approx(np.mean(np.concatenate(error) ** 2), rel=1e-5)
+    for number in range(batches.num_batches):
+        found = model.test_step(tf.nest.map_structure(tf.constant, batches[number]))
+    users, encoder = (np.asarray(part, dtype=np.float64) for part in model.trainable_variables)
+    scores = 3.5 + ITEM_BIAS[:, None] + USER_BIAS + GIVEN.astype(np.float64) @ encoder @ users.T
+    errors = scores[held_out.items, held_out.users] - held_out.ratings
+    assert float(found["loss"]) == pytest.approx(np.mean(errors**2), rel=1e-5)
 
 
 def test_the_exported_factors_predict_what_the_model_predicts_and_the_regression_of_the_rest() -> None:

@@ -15,35 +15,55 @@ from recommender.models.core.backend import tf
 
 Tensor = Any  # TensorFlow ships no types
 Matrix = Tensor | NDArray[np.floating]
-ROWS: Final = 240  # of a contraction; (32 KiB - 384) / 128 = 253 fit with float64
+ROWS: Final = {tf.float32: 256, tf.float64: 240}  # of a contraction; (32 KiB - 384) / 128 = 253 fit with float64
 TILE: Final = 48  # columns: a multiple of every tile's
-SMALL: Final = 1200  # rows of a matrix that is eliminated a tile at a time; of a larger one `ROWS` are
+SMALL: Final = 1200  # rows of a matrix that is eliminated a tile at a time; of a larger one `ELIMINATED` are
+ELIMINATED: Final = 240
 
 
-@tf.function(jit_compile=True, autograph=False)
 def product(left: Matrix, right: Matrix) -> Tensor:
     """Return leftᵀ right: (rows, m) and (rows, n) of one type to (m, n)."""
-    sizes = left.shape[1], right.shape[1]
-    left, right = (_padded(part, -part.shape[0] % ROWS, -part.shape[1] % TILE) for part in (left, right))
-    steps = left.shape[0] // ROWS
-
-    def step(index: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
-        first, second = (tf.slice(part, (index * ROWS, 0), (ROWS, part.shape[1])) for part in (left, right))
-        return index + 1, total + tf.matmul(first, second, transpose_a=True)
-
-    start = tf.zeros((left.shape[1], right.shape[1]), left.dtype)
-    return tf.while_loop(lambda index, _: index < steps, step, (0, start))[1][: sizes[0], : sizes[1]]
+    return _contracted(left, right, (0, 0))
 
 
 @tf.custom_gradient
 def inner_products(vectors: Tensor, others: Tensor) -> tuple[Tensor, Any]:
-    """Return vectors othersᵀ: (n, size) and (m, size) to (n, m), with gradients that are made of `product` too."""
-    multiply = product.python_function  # what calls this is compiled, and a gradient of what is compiled in it is not
+    """Return vectors othersᵀ: (n, size) and (m, size) to (n, m), with gradients; to be called in compiled functions."""
 
     def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
-        return multiply(tf.transpose(upstream), others), multiply(upstream, vectors)
+        return _contracted(upstream, others, (1, 0)), _contracted(upstream, vectors, (0, 0))
 
-    return multiply(tf.transpose(vectors), tf.transpose(others)), gradient
+    return _contracted(vectors, others, (1, 1)), gradient
+
+
+def _contracted(left: Matrix, right: Matrix, axes: tuple[int, int]) -> Tensor:
+    """Return the products of two matrices summed over one axis of each, `ROWS` at a time, first to last."""
+    left, right = tf.convert_to_tensor(left), tf.convert_to_tensor(right)
+    length, sizes = left.shape[axes[0]], (left.shape[1 - axes[0]], right.shape[1 - axes[1]])
+    if axes[1] and sizes[0] < sizes[1]:  # several times as slow as the transposed product
+        return tf.transpose(_contracted(right, left, axes[::-1]))
+    rows = ROWS[left.dtype]
+
+    def part(matrix: Tensor, axis: int, start: Tensor, count: int) -> Tensor:
+        if axis == 0:
+            return _padded(tf.slice(matrix, (start, 0), (count, -1)), 0, -matrix.shape[1] % TILE)
+        return _padded(tf.slice(matrix, (0, start), (-1, count)), -matrix.shape[0] % TILE, 0)
+
+    def block(start: Tensor, count: int) -> Tensor:
+        first, second = (part(*each, start, count) for each in zip((left, right), axes, strict=True))
+        return tf.matmul(first, second, transpose_a=axes[0] == 0, transpose_b=axes[1] == 1)
+
+    whole = length - length % rows
+    total = tf.zeros([size + -size % TILE for size in sizes], left.dtype)
+    if whole:
+
+        def step(start: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+            return start + rows, total + block(start, rows)
+
+        _, total = tf.while_loop(lambda start, _: start < whole, step, (0, total))
+    if length > whole:
+        total += block(tf.constant(whole), length - whole)
+    return total[: sizes[0], : sizes[1]]
 
 
 @tf.function(jit_compile=True, autograph=False)
@@ -70,7 +90,7 @@ def _eliminated(matrix: Tensor, *, whole: bool) -> Tensor:
     size = matrix.shape[0]
     if size == 1:  # XLA has an instruction for 1 / sqrt that rounds otherwise on every processor
         return 1 / matrix if whole else tf.sqrt(1 / matrix)
-    block = 1 if size <= TILE else TILE if size <= SMALL else ROWS
+    block = 1 if size <= TILE else TILE if size <= SMALL else ELIMINATED
     rows = np.arange(size + -size % block)
     # Rows that fill the last block are those of the identity.
     matrix = _padded(matrix, len(rows) - size, len(rows) - size)

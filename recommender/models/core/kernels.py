@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
-from recommender.models.core.algebra import inverse, inverse_root, product
+from recommender.models.core.algebra import Matrix, inner_products, inverse, inverse_root, product
 from recommender.models.core.backend import tf
 from recommender.params import Kernel
 from recommender.ranking.user_kernel import UserKernel
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
 Tensor = Any  # TensorFlow ships no types
-BLOCK: Final = 1024  # rows made at a time: enough for each thread, and little memory
-ROUNDS: Final = 7  # of subspace iteration
-KEPT: Final = 2048  # users that new ones are compared with
+BLOCK: Final = 1024  # rows that a thread makes at a time
+MOST: Final = 8192  # rows that are there at a time
+ROUNDS: Final = 1  # of subspace iteration
+KEPT: Final = 512  # users that new ones are compared with
 KEPT_RIDGE: Final = 1e-4  # of the mean of the diagonal of what fits their vectors
 SHIFT: Final = 1e-7  # of the trace of a matrix of features, added to its diagonal: it may be singular
 
@@ -30,21 +31,17 @@ def user_features(known: Interactions, section: Kernel, size: int, seed: int) ->
     """Return leading features of the kernel, (num_users, size) or fewer numbers, and what makes those of new users."""
     ratings, users = known.matrix(), _landmarks(known, section, seed)
     kernel = user_kernel(ratings, known.scale, section, users)
-    anchors = np.ascontiguousarray(kernel.anchors.T)
-
-    def similar(features: NDArray[np.float32], scale: NDArray[np.float32]) -> Tensor:
-        cosines = product(anchors, np.ascontiguousarray(features.T))
-        return exponential(cosines, section.user_gamma, kernel.anchor_scale, scale)
-
-    between = similar(kernel.anchors, kernel.anchor_scale)
+    anchors = kernel.anchors, kernel.anchor_scale
+    between = between_rows(*anchors, *anchors, section.user_gamma)
     mapping = leading(between, min(size, len(users)), seed)
     if len(users) == known.num_users:
         vectors = np.array(product(between, mapping))
     else:
         inputs, scale = kernel.inputs(ratings), kernel.scale(np.diff(ratings.indptr))
-        blocks = [slice(start, start + KEPT) for start in range(0, known.num_users, KEPT)]
-        rows = (similar(dense_rows(kernel.features, inputs[block]), scale[block]) for block in blocks)
-        vectors = np.concatenate([np.array(product(part, mapping)) for part in rows])
+        blocks = [slice(start, start + MOST) for start in range(0, known.num_users, MOST)]
+        rows = ((dense_rows(kernel.features, inputs[block]), scale[block]) for block in blocks)
+        parts = (between_rows(*anchors, *part, section.user_gamma) for part in rows)
+        vectors = np.concatenate([np.array(product(part, mapping)) for part in parts])
     return vectors, _compact(dataclasses.replace(kernel, mapping=np.array(mapping)), between, vectors[users])
 
 
@@ -99,6 +96,12 @@ def item_weights(inputs: "sp.csr_array", landmarks: NDArray[np.int32], section: 
     weights[:, landmarks] = inverted / -tf.linalg.diag_part(inverted)
     weights[np.arange(len(landmarks)), landmarks] = 0
     return weights
+
+
+@tf.function(jit_compile=True, autograph=False)
+def between_rows(left: Matrix, left_scale: Tensor, right: Matrix, right_scale: Tensor, gamma: float) -> Tensor:
+    """Return the kernel between all rows of two matrices of unit rows: (n, size) and (m, size) to (n, m)."""
+    return exponential(inner_products(left, right), gamma, left_scale, right_scale)
 
 
 @tf.function(jit_compile=True, autograph=False)

@@ -117,7 +117,7 @@ class RowModel(keras.Model):
         self._loss_tracker.update_state(tf.math.divide_no_nan(total, terms), sample_weight=terms)
         return {"loss": self._loss_tracker.result()}
 
-    def test_step(self, data: tuple[Any, Tensor]) -> dict[str, Tensor]:
+    def test_step(self, data: tuple[Any, ...]) -> dict[str, Tensor]:
         """Add the data losses of an ordinary batch, or of a stack, to the mean over all terms."""
         if tf.nest.flatten(data)[0].shape.rank == 1:
             data = tf.nest.map_structure(lambda part: part[None], data)
