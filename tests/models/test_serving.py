@@ -175,6 +175,28 @@ def test_unknown_users_and_items_get_empty_lists(kind: str) -> None:
     check_lists(found, recommender, [([], [])], 5)
 
 
+@pytest.mark.parametrize(
+    ("name", "inputs"),
+    [
+        ("recommend", {"user_id": [[1], [2]], "k": 3, "exclude": [[4]]}),
+        ("recommend", {"user_id": 1, "k": 3, "exclude": [[4]]}),
+        ("recommend", {"user_id": [1, 2], "k": 3, "exclude": [4]}),
+        ("recommend_new", {"item_id": [4], "rating": [[5.0]], "k": 3, "exclude": [[4]]}),
+        ("similar_items", {"item_id": [[4]], "k": 3}),
+    ],
+)
+def test_a_wrong_shape_is_an_error_and_no_end_of_the_process(name: str, inputs: dict[str, object]) -> None:
+    """Servers check no shapes before they run the graph, so that here nothing checks them either."""
+    signatures: dict[str, Any] = Serving(make_recommender(), LOSSES["ridge"]).signatures()
+    function = signatures[name].get_concrete_function()
+    specs = function.inputs[: len(inputs)]
+    values = [tf.constant(inputs[spec.name.partition(":")[0]], spec.dtype) for spec in specs]
+    types = [part.dtype for part in function.outputs]
+    arguments = [*values, *function.captured_inputs]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="is not compatible with expected shape"):
+        tf.raw_ops.StatefulPartitionedCall(args=arguments, Tout=types, f=function._inference_function)
+
+
 def test_texts_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph, "HASHES", 3)
     ids = make_ids("text", USERS, 1)
@@ -358,7 +380,7 @@ def test_it_loads_where_there_is_nothing_of_ours(trained: Path, tmp_path: Path) 
 
 
 def test_the_page_alone_says_how_to_load_it(trained: Path, tmp_path: Path) -> None:
-    """The snippet of docs/serving.md, in a folder with the model and nothing else."""
+    """The snippets of docs/serving.md, in a folder with the model and nothing else."""
     shutil.copytree(trained / SERVING, tmp_path / SERVING)
     printed = dict(line.split(" ", 1) for line in output(REPOSITORY / "docs/serving.md", tmp_path).splitlines())
     table = read_table(trained / RECOMMENDATIONS).to_pandas()
@@ -367,8 +389,11 @@ def test_the_page_alone_says_how_to_load_it(trained: Path, tmp_path: Path) -> No
     assert ast.literal_eval(printed["title"]) == [[title.encode() for title in rows["title"]], [b""] * 3]
     assert ast.literal_eval(printed["score"]) == [pytest.approx(rows["score"].tolist()), [0.0] * 3]
     assert (printed["count"], printed["known"]) == ("[3, 0]", "[True, False]")
+    lists = output(REPOSITORY / "docs/serving.md", tmp_path, 2).splitlines()
+    assert [len(set(ast.literal_eval(line))) for line in lists] == [3, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (REPOSITORY / RECOMMENDATIONS).exists(), reason="needs the outputs of `make repro`")
 def test_the_lists_of_all_users_of_the_data_in_the_workspace_are_ours() -> None:
     assert check_recommendations(REPOSITORY, REPOSITORY / SERVING) > 100

@@ -50,7 +50,8 @@ class Ids(tf.Module):
         return tf.strings.to_hash_bucket_fast(ids, HASHES) if self.dtype == tf.string else tf.cast(ids, tf.int64)
 
     def find(self, ids: Tensor) -> Tensor:
-        """Return the indices of ids of any shape: int32, and the number of indices for what is no id."""
+        """Return the index of each id: int32, and the number of indices for what is no id."""
+        ids = tf.ensure_shape(ids, ids.shape)  # servers do not check what they are sent
         flat = tf.reshape(ids, [-1])
         place = tf.searchsorted(self.sorted_keys, self._keys(flat))
         found = tf.fill(tf.shape(flat), self.count)
@@ -155,7 +156,8 @@ class Serving(tf.Module):
 
     def _excluded(self, exclude: Tensor, count: Tensor) -> Tensor:
         """Return row and item, int64, of (n, m) or (1, m) excluded ids."""
-        item = self.items.find(tf.broadcast_to(exclude, [count, tf.shape(exclude)[1]]))
+        item = self.items.find(exclude)
+        item = tf.broadcast_to(item, [count, tf.shape(item)[1]])
         here = tf.where(item < self.num_items)
         return tf.stack([here[:, 0], tf.cast(tf.gather_nd(item, here), tf.int64)], 1)
 
