@@ -7,7 +7,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 from pydantic_core import PydanticCustomError
 
 Scores = Literal["ratings", "order"]
-Model = Literal["mf", "softmax_mf", "encoded_mf", "kernel"]  # a section of train, and a module in recommender.models
+# A section of train, and a module in recommender.models.
+Model = Literal["mf", "softmax_mf", "encoded_mf", "kernel"]
 MODELS: Final = get_args(Model)
 Dataset = Literal["ml-100k", "ml-latest-small", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m", "ml-100k-zip", "own"]
 

@@ -157,7 +157,7 @@ def _times(ratings: pa.Table, split: Split) -> Rows:
     if times.null_count:
         raise UserError(
             f"split.method: {split.method} needs the times of ratings, and the data have none; "
-            "set it to random, per_user or user_fold"
+            "set it to one that needs none, such as random"
         )
     return np.asarray(times.to_numpy(), dtype=np.int64)
 

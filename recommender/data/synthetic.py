@@ -107,9 +107,9 @@ def write_archive(path: Path, release: str, ratings: Ratings, catalogue: int) ->
     categories = [layout.category_separator.join(pair) for pair in pairs]
     every = {"item_id": ids, "title": titles, "year": years, "categories": categories}
     every |= {genre: [int(genre in pair) for pair in pairs] for genre in GENRES}
-    every |= {"release_date": [f"01-Jan-{year}" for year in years], "video_release_date": [""] * catalogue}
+    every["release_date"] = [f"01-Jan-{year}" for year in years]
     every["imdb_url"] = [f"http://us.imdb.com/M/title-exact?{i}" for i in ids]
-    listed = pa.table({name: every[name] for name in layout.columns})
+    listed = pa.table({name: every.get(name, [""] * catalogue) for name in layout.columns})
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for which, (name, part) in enumerate(((files.ratings, table), (files.items, listed))):
             archive.writestr(zipfile.ZipInfo(name), _as_text(part, layout, which), zipfile.ZIP_DEFLATED, 1)

@@ -9,13 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from recommender.data.splitting import METHODS
 from recommender.paths import GIVEN, ITEMS, LISTED_ITEMS, RATINGS
 from recommender.storage import read_table, write_table
 from stages import baselines, evaluate, fetch, recommend, split
 from tests.conftest import Ending, set_params
 
 Rating = tuple[int, int, int | None]  # user, item, time
-METHODS = ("random", "per_user", "leave_last", "temporal", "user_fold")
 
 
 def place(ratings: list[Rating]) -> None:
@@ -35,7 +35,7 @@ def grid(users: int, items: int, time: Callable[[int, int], int | None] = lambda
 
 
 PLENTY, TIMELESS, AT_ONCE = grid(9, 9), grid(9, 9, lambda *_: None), grid(9, 9, lambda *_: 5)
-NO_TIMES = "needs the times of ratings, and the data have none; set it to random, per_user or user_fold"
+NO_TIMES = "needs the times of ratings, and the data have none; set it to one that needs none, such as random"
 # Ratings, parameters of the split beside the method, and what the message must contain.
 UNFIT: dict[str, tuple[str, list[Rating], dict[str, Any], str]] = {
     "the last without times": ("leave_last", TIMELESS, {}, f"^split.method: leave_last {NO_TIMES}"),

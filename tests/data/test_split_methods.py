@@ -221,7 +221,7 @@ def test_a_user_with_one_rating_is_measured_on_it() -> None:
 
 
 FEW = [(0, 1), (0, 2), (1, 1), (1, 2), (1, 3)]
-NO_TIMES = "needs the times of ratings, and the data have none; set it to random, per_user or user_fold"
+NO_TIMES = "needs the times of ratings, and the data have none; set it to one that needs none, such as random"
 
 
 @pytest.mark.parametrize(
