@@ -40,7 +40,7 @@ def test_what_is_committed_is_reproduced_and_recorded(scratch: Repository, tmp_p
     assert {output["path"] for output in recorded["outputs"]} == {
         path.relative_to(scratch.folder).as_posix()
         for out in paths
-        for path in (scratch.folder / out, *(scratch.folder / out).glob("*"))
+        for path in (scratch.folder / out, *(scratch.folder / out).rglob("*"))
         if path.is_file()
     }
     for output in recorded["outputs"]:
