@@ -110,7 +110,9 @@ def test_another_k_to_evaluate_trains_nothing(repository: Repository) -> None:
     assert len((repository.folder / "metrics/at_k.csv").read_text().splitlines()) == 1 + 7
 
 
-@pytest.mark.parametrize("model", MODELS[1:])
+@pytest.mark.parametrize(
+    "model", [model if model == "kernel" else pytest.param(model, marks=pytest.mark.slow) for model in MODELS[1:]]
+)
 def test_one_parameter_chooses_another_model(model: str, repository: Repository) -> None:
     name, value = ("epochs", 2) if model in IN_EPOCHS else ("embedding_size", 8)
     output = repository("dvc", "exp", "run", "-S", f"train.model={model}", "-S", f"train.{model}.{name}={value}")
@@ -248,6 +250,7 @@ def test_runs_on_other_data_are_not_compared(repository: Repository) -> None:
     assert "last committed" not in shown
 
 
+@pytest.mark.slow
 def test_what_another_model_does_not_have_is_shown_and_not_judged(repository: Repository) -> None:
     repository("dvc", "exp", "run", "--quiet", "-S", "train.model=softmax_mf", "-S", "train.softmax_mf.epochs=20")
     assert "rmse" not in repository.metrics("evaluate.json")
@@ -257,6 +260,7 @@ def test_what_another_model_does_not_have_is_shown_and_not_judged(repository: Re
     assert not re.search(r": (rmse|mae|loss|weights)", result.stderr)
 
 
+@pytest.mark.slow
 def test_a_model_that_has_learned_the_test_part_is_not_measured(repository: Repository) -> None:
     output = repository("dvc", "exp", "run", "-S", "train.final_fit=all")
     assert repository.ran(output) == ["train", "evaluate", "baselines", "recommend", "export", "report"]
