@@ -42,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clone = f"{folder}/clone"
         call("git", "clone", "--quiet", "--no-hardlinks", ".", clone)
-        seconds["docker build"] = timed(engine, "build", "--tag", IMAGE, clone)
+        seconds["docker build"] = timed(engine, "build", "--no-cache", "--tag", IMAGE, clone)
     publish = f"127.0.0.1:{PORT}:{PORT}"
     container = output(engine, "run", "--detach", "--publish", publish, IMAGE, "sleep", "infinity")
     try:

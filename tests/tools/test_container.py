@@ -64,7 +64,7 @@ def test_everything_is_run_and_recorded(log: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(container.time, "sleep", lambda _: None)
     container.main()
     lines = log.read_text().splitlines()
-    assert lines[0].startswith("build --tag recommender /")
+    assert lines[0].startswith("build --no-cache --tag recommender /")
     assert lines[1] == "run --detach --publish 127.0.0.1:8501:8501 recommender sleep infinity"
     commands = [line.removeprefix("exec c0ffee ") for line in lines if line.startswith("exec c0ffee ")]
     assert commands[-3:] == ["make repro", "git diff --exit-code -- dvc.lock metrics", "make test"]
