@@ -10,9 +10,10 @@ import json
 import math
 import os
 import shutil
+import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +27,10 @@ from numpy.typing import NDArray
 from recommender.errors import RERUN, UserError, cannot_write
 
 DESCRIPTORS: Final = Path("/proc/self/fd")  # has a link for each open file, unnamed ones too
+ROW_GROUP: Final = 2**20  # rows in each row group but the last of `write_table`, which is pyarrow's default
+PARQUET: Final[dict[str, Any]] = {"compression": "zstd", "write_page_checksum": True}
 DECIMALS: Final = 6  # in JSON and CSV files, which keeps noise in the last bits out of Git
+ZIP_HEADER: Final = 30  # bytes of a member's own header before its name, whose length is at its end
 # What the readers below raise for damaged files; MemoryError where a damaged header announces a huge size.
 DAMAGE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error, pa.ArrowException)
 
@@ -157,7 +161,17 @@ def read_csv(path: Path) -> dict[str, NDArray[np.float64]]:
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a table as Parquet with page checksums."""
     with atomic(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+        pq.write_table(table, temporary, **PARQUET)
+
+
+@contextmanager
+def row_groups(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """Yield a function that writes a table, empty or not, as the next row group of a new Parquet file.
+
+    The file is complete when the block ends; a path of `atomic` makes it visible only when that has succeeded, too.
+    """
+    with pq.ParquetWriter(path, schema, **PARQUET) as writer:
+        yield lambda table: writer.write_table(table, max(len(table), 1))
 
 
 def read_table(path: Path, columns: list[str] | None = None, *, others: bool = False) -> pa.Table:
@@ -172,6 +186,31 @@ def read_table(path: Path, columns: list[str] | None = None, *, others: bool = F
         return table.select(columns) if columns and not others else table
 
 
+@contextmanager
+def writing_row_groups(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """Do what `row_groups` does in a file that replaces `path` when the block succeeds."""
+    with atomic(path) as temporary, row_groups(temporary, schema) as add:
+        yield add
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """Return the columns of a Parquet file, with what its metadata say."""
+    with _reading(path), pq.ParquetFile(path) as file:
+        return file.schema_arrow
+
+
+def row_group_sizes(path: Path) -> list[int]:
+    """Return the number of rows of each row group of a Parquet file."""
+    with _reading(path), pq.ParquetFile(path) as file:
+        return [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+
+
+def read_row_groups(path: Path, groups: Sequence[int], columns: list[str]) -> pa.Table:
+    """Read some columns of some row groups of a Parquet file."""
+    with _reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        return file.read_row_groups(groups, columns)
+
+
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write named arrays, none of dtype object, as an uncompressed npz file."""
     # Not np.savez, whose headers for large members are other bytes before Python 3.11.4.
@@ -182,13 +221,28 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
                 np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Read the arrays of an npz file. Pickled objects, which could run code, are refused."""
+def read_arrays(path: Path, mapped: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+    """Read the arrays of an npz file. Pickled objects, which could run code, are refused.
+
+    Those named `mapped`, of a file of `write_arrays`, are not read but mapped into memory.
+    """
     with _reading(path), path.open("rb") as file:
         if not zipfile.is_zipfile(file):  # NumPy's own message suggests to unpickle it
             raise ValueError("not an npz file")
+        file.seek(0)  # which that check has moved, in a file without arrays past its end
         with np.load(file, allow_pickle=False) as loaded:
-            return {name: loaded[name] for name in loaded.files}
+            return {name: _map(path, name) if name in mapped else loaded[name] for name in loaded.files}
+
+
+def _map(path: Path, name: str) -> NDArray[Any]:
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        member = archive.getinfo(f"{name}.npy")
+        file.seek(member.header_offset + ZIP_HEADER - 4)
+        start = member.header_offset + ZIP_HEADER + sum(struct.unpack("<HH", file.read(4)))  # name and extra field
+        file.seek(start)
+        np.lib.format.read_magic(file)
+        shape, fortran, kind = np.lib.format.read_array_header_1_0(file)
+        return np.memmap(path, kind, "r", file.tell(), shape, "F" if fortran else "C")
 
 
 @contextmanager

@@ -20,9 +20,9 @@ def main() -> None:
         listed = own_files(data.own, ARCHIVE)
         ratings = read_ratings(listed[0], data.own)
         items = read_items(listed[1] if len(listed) > 1 else None, data.own, ratings["item_id"])
+        write_table(RATINGS, ratings)
     else:
-        ratings, items = extract(ARCHIVE, RELEASES[data.dataset])
-    write_table(RATINGS, ratings)
+        items = extract(ARCHIVE, RELEASES[data.dataset], RATINGS)
     write_table(LISTED_ITEMS, items)
 
 

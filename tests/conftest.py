@@ -141,7 +141,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     paths = {}
     for name, release in RELEASES.items():
         paths[name] = folder / f"{name}.zip"
-        write_archive(paths[name], name, make_ratings(USERS, ITEMS, RATINGS, scale=release.scale), ITEMS + 5)
+        write_archive(paths[name], name, [make_ratings(USERS, ITEMS, RATINGS, scale=release.scale)], ITEMS + 5)
     return paths
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from recommender.data.movielens import GENRES, RELEASES
+from recommender.data.tables import extract
 from recommender.paths import ITEMS, USERS
-from recommender.storage import write_table
+from recommender.storage import read_table, write_table
 
 ITEM_ROWS = [
     (3, "Amélie, the (2001)", "Comedy|Romance"),
@@ -64,6 +65,13 @@ def pack(path: Path, name: str, items: str | bytes | None = None, ratings: str |
         for member, text in texts.items():
             archive.writestr(member, text if isinstance(text, bytes) else text.encode(release.layout.encoding))
     return path
+
+
+def extracted(path: Path, name: str) -> tuple[pa.Table, pa.Table]:
+    """Return the ratings and the items in an archive in the layout of a release."""
+    ratings = path.with_suffix(".parquet")
+    items = extract(path, RELEASES[name], ratings)
+    return read_table(ratings), items
 
 
 def rows(table: pa.Table) -> list[tuple[object, ...]]:

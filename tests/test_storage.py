@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from recommender.errors import RERUN, UserError
@@ -19,6 +20,7 @@ from recommender.storage import (
     read_csv,
     read_json,
     read_table,
+    row_groups,
     write_arrays,
     write_csv,
     write_json,
@@ -314,6 +316,30 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path, folder: str) -> None:
     assert str(raised.value) == f"{path}: cannot be read (no column y, zz); {RERUN}"
 
 
+def test_every_table_is_a_row_group_and_the_file_is_that_of_pyarrow(tmp_path: Path) -> None:
+    many = pa.table({"n": np.arange(2**20 + 5)})
+    for name, tables in {
+        "several": [TABLE, TABLE[:0], TABLE[1:]],
+        "none": [],
+        "empty": [TABLE[:0]],
+        "many": [many],
+    }.items():
+        path = tmp_path / name
+        with atomic(path) as temporary, row_groups(temporary, (tables or [TABLE])[0].schema) as write:
+            for table in tables:
+                write(table)
+            assert not path.exists()
+        metadata = pq.read_metadata(path)
+        assert [metadata.row_group(group).num_rows for group in range(len(tables))] == [len(table) for table in tables]
+        assert metadata.num_row_groups == len(tables)
+        assert read_table(path).equals(pa.concat_tables([*tables, (tables or [TABLE])[0][:0]]))
+    for table in (TABLE, TABLE[:0]):
+        write_table(tmp_path / "whole", table)
+        with row_groups(tmp_path / "streamed", table.schema) as write:
+            write(table)
+        assert (tmp_path / "streamed").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
 def test_arrays_are_read_as_they_were_written(tmp_path: Path) -> None:
     path = tmp_path / "arrays.npz"
     write_arrays(path, ARRAYS)
@@ -436,3 +462,17 @@ def test_npz_files_are_the_same_with_every_python(tmp_path: Path) -> None:
     with np.load(path) as loaded:
         assert loaded["a"].tolist() == [0, 1, 2]
         assert str(loaded["b"]) == "text"
+
+
+def test_npz_files_may_have_no_arrays_and_be_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    write_arrays(path, {})
+    assert read_arrays(path) == {}
+    table, columns = np.arange(12, dtype=np.float32).reshape(4, 3), np.asfortranarray(np.arange(6).reshape(2, 3))
+    write_arrays(path, {"table": table, "number": np.array(3.5), "columns": columns})
+    found = read_arrays(path, ("table", "columns"))
+    assert isinstance(found["table"], np.memmap)
+    assert not isinstance(found["number"], np.memmap)
+    assert found["table"].tolist() == table.tolist()
+    assert found["columns"].tolist() == columns.tolist()
+    assert found["number"] == 3.5

@@ -1,12 +1,14 @@
 """Reading two members of a zip archive that may be damaged or malicious."""
 
 import io
-import shutil
 import stat
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from recommender.data.movielens import Release
 from recommender.errors import UserError
@@ -16,6 +18,7 @@ FIX: Final = "fix the line or fetch the archive again"
 MOST_MEMBERS: Final = 10_000  # in an archive; no release has a tenth of it
 MOST_BYTES: Final = 2**22  # read at once: zipfile asks for the whole list of members, whatever length that claims
 METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile bounds what others unpack to only afterwards
+BLOCK: Final = 2**20  # bytes of text at once, as Arrow reads it
 KINDS: Final = {b"\x1f\x8b": "a gzip file", b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a RAR archive", b"<": "a web page"}
 
 
@@ -28,19 +31,90 @@ class _Archive(io.FileIO):
         return super().read(-1 if size is None else size) or b""
 
 
-def read_members(path: Path, release: Release) -> tuple[bytes, bytes]:
-    """Return the texts of the items and of the ratings, nothing of which is unpacked to disk.
+@dataclass(frozen=True)
+class Text:
+    """The text of a member, which every iteration reads from its start, in blocks of whole lines.
 
-    A separator of more than one letter, which Arrow does not support, is replaced by a tab.
+    Blocks end where Arrow would divide the text; one that is not the last has no line end only if a line is longer. A
+    separator of more than one letter, which Arrow does not support, is replaced by a tab.
     """
+
+    path: Path
+    archive: zipfile.ZipFile
+    member: zipfile.ZipInfo
+    separator: str
+
+    @property
+    def name(self) -> str:
+        """The member's name."""
+        return self.member.filename
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the blocks, at least one. Damage is found at the end, where zipfile verifies size and checksum."""
+        text, line, last = b"", b"", b""
+        with _reading(self.path), self.archive.open(self.member) as file:
+            for more in self._pieces(file):
+                text += more
+                while len(text) > BLOCK:
+                    piece, text = text[:BLOCK], text[BLOCK:]
+                    last, piece = piece[-1:], piece.removeprefix(b"\n") if last == b"\r" else piece
+                    end = max(piece.rfind(b"\n"), piece.rfind(b"\r")) + 1 or len(piece)
+                    yield line + piece[:end]
+                    line = piece[end:]
+            if line := line + (text.removeprefix(b"\n") if last == b"\r" else text):
+                yield line
+
+    def _pieces(self, file: IO[bytes]) -> Iterator[bytes]:
+        """Yield the text with one-letter separators, or refuse it after a look for damage, which would explain it."""
+        separator, half, lines, blank = self.separator.encode(), b"", 1, True
+        problem = ""
+        while piece := file.read(BLOCK):
+            blank = blank and piece.isspace()
+            if len(separator) > 1:
+                if b"\t" in piece and not problem:
+                    line = lines + piece.count(b"\n", 0, piece.index(b"\t"))
+                    problem = f"line {line}: contains a tab; columns are separated by {self.separator}; {FIX}"
+                lines += piece.count(b"\n")
+                # After a replacement from left to right, no more than one letter can belong to the next separator.
+                piece = (half + piece).replace(separator, b"\t")
+                half = separator[:1] if piece.endswith(separator[:1]) else b""
+                piece = piece.removesuffix(half)
+            if not problem:
+                yield piece
+        if blank or problem:
+            raise UserError(f"{self.name}: {f'is empty; {WRONG_RELEASE}' if blank else problem}")
+        yield half
+
+
+@contextmanager
+def open_members(path: Path, release: Release) -> Iterator[tuple[Text, Text]]:
+    """Yield the texts of the items and of the ratings, nothing of which is unpacked to disk or held in memory.
+
+    After a `UserError` in the block, damage of the archive is looked for, and reported in its place.
+    """
+    with ExitStack() as stack:
+        with _reading(path):
+            archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(_Archive(path))))
+            listed = archive.infolist()
+            if len(listed) > MOST_MEMBERS:
+                raise UserError(f"{path}: has {len(listed)} members, more than {MOST_MEMBERS}; {WRONG_RELEASE}")
+            members = [_find(path, listed, name, release) for name in (release.items, release.ratings)]
+        of_ratings, of_items = release.layout.separators
+        items, ratings = (Text(path, archive, *own) for own in zip(members, (of_items, of_ratings), strict=True))
+        try:
+            yield items, ratings
+        except UserError:
+            for text in (items, ratings):
+                for _ in text:
+                    pass
+            raise
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what zipfile raises for a missing or damaged archive into a `UserError`."""
     try:
-        with _Archive(path) as file, zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-            if len(members) > MOST_MEMBERS:
-                raise UserError(f"{path}: has {len(members)} members, more than {MOST_MEMBERS}; {WRONG_RELEASE}")
-            items, ratings = (_find(path, members, name, release) for name in (release.items, release.ratings))
-            of_ratings, of_items = release.layout.separators
-            return _unpack(archive, items, of_items), _unpack(archive, ratings, of_ratings)
+        yield
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run `dvc repro` to fetch it") from None
     # RuntimeError: an unknown kind of zip file; ValueError: names that are not text, negative positions.
@@ -90,21 +164,3 @@ def check_member(path: Path, member: zipfile.ZipInfo) -> None:
         raise UserError(f"{path}: {name} is encrypted; pack it without a password")
     if member.compress_type not in METHODS:
         raise UserError(f"{path}: {name} is compressed by an unusual method; use deflate, zip's default")
-
-
-def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, separator: str) -> bytes:
-    name = member.filename
-    # zipfile stops at the declared size and verifies the checksum. A join of pieces would need twice the memory.
-    text = io.BytesIO()
-    with archive.open(member) as file:
-        shutil.copyfileobj(file, text, MOST_BYTES // 4)
-    data = text.getvalue()
-    del text
-    if not data or data.isspace():
-        raise UserError(f"{name}: is empty; {WRONG_RELEASE}")
-    if len(separator) == 1:
-        return data
-    if b"\t" in data:
-        line = data.count(b"\n", 0, data.index(b"\t")) + 1
-        raise UserError(f"{name}: line {line}: contains a tab; columns are separated by {separator}; {FIX}")
-    return data.replace(separator.encode(), b"\t")

@@ -5,7 +5,7 @@ from typing import Final
 
 RATING_COLUMNS: Final = ("user_id", "item_id", "rating", "timestamp")
 LARGER: Final = 40  # times the size of the release that an archive may have, such as a synthetic one in its layout,
-LARGEST: Final = 2**32  # up to so many bytes: it is unpacked in memory
+LARGEST: Final = 2**32  # up to so many bytes
 GENRES: Final = (
     *(
         "unknown",

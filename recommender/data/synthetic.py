@@ -6,6 +6,7 @@ python -m recommender.data.synthetic --layout ml-1m --users 6040 --items 3706 --
 import argparse
 import io
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -34,12 +35,16 @@ def main() -> None:
     parser.add_argument("--popularity", type=float, default=0.8, help="exponent of the popularity tail, 0 for none")
     parser.add_argument("--taste", type=float, default=1.5, help="strength of the planted taste, 0 for none")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--pieces", type=int, default=1, help="draw the users in so many pieces, to save memory")
     parser.add_argument("path", type=Path)
     given = parser.parse_args()
     options = {"popularity": given.popularity, "taste": given.taste, "seed": given.seed}
     scale = RELEASES[given.layout].scale
-    ratings = make_ratings(given.users, given.items, given.ratings, scale=scale, **options)
-    write_archive(given.path, given.layout, ratings, given.items)
+    users, ratings = given.users // given.pieces, given.ratings // given.pieces
+    pieces = (
+        make_ratings(users, given.items, ratings, scale=scale, piece=piece, **options) for piece in range(given.pieces)
+    )
+    write_archive(given.path, given.layout, pieces, given.items)
 
 
 def make_ratings(
@@ -51,11 +56,13 @@ def make_ratings(
     taste: float = 1.5,
     scale: tuple[float, float, float] = (1.0, 5.0, 1.0),
     seed: int = 7,
+    piece: int = 0,
 ) -> Ratings:
     """Draw distinct (user, item) pairs, at most half of all, and their ratings, by ascending user.
 
     Users differ in how much they rate (log-normal), items in how popular they are (rank to the power of -popularity).
     Each has a hidden vector; users rate more of the items along their own, and rate those higher: `taste` is how much.
+    The next `piece` has other users with other ratings of the same items.
     """
     if num_ratings > num_users * num_items // 2:
         raise ValueError(f"{num_ratings} ratings are more than half of {num_users} x {num_items}")
@@ -71,6 +78,8 @@ def make_ratings(
             total += user_taste[user, axis] * item_taste[item, axis]
         return total * np.float32(taste)
 
+    if piece:
+        random = np.random.default_rng([seed, piece])
     pairs = np.empty(0, dtype=np.int64)
     while len(pairs) < num_ratings:
         # At least a tenth: every round sorts all pairs, and what is left shrinks slowly towards the end.
@@ -86,17 +95,14 @@ def make_ratings(
     low, high, step = scale
     stars = 3.5 + 0.8 * affinity(user, item) + 0.7 * random.standard_normal(num_ratings, dtype=np.float32)
     values = np.clip(np.round(stars / step) * step, low, high)
+    user += piece * num_users
     return (user + 1).astype(np.int32), (item + 1).astype(np.int32), values.astype(np.float32)
 
 
-def write_archive(path: Path, release: str, ratings: Ratings, catalogue: int) -> None:
+def write_archive(path: Path, release: str, pieces: Iterable[Ratings], catalogue: int) -> None:
     """Write ratings and a list of `catalogue` items into a zip archive, as a release lays them out."""
     files = RELEASES[release]
     layout = files.layout
-    users, items, values = ratings
-    whole = files.scale[2] == 1
-    columns = (users, items, values.astype(np.int32) if whole else values, np.arange(len(users)) + FIRST_SECOND)
-    table = pa.table(dict(zip(RATING_COLUMNS, columns, strict=True)))
     ids = range(1, catalogue + 1)
     # One title in ten has a letter outside ASCII, and one in ten a comma, which CSV has to quote.
     titles = [f"{'Amélie' if i % 10 == 0 else 'Letter, The' if i % 10 == 5 else 'Movie'} {i}" for i in ids]
@@ -111,18 +117,28 @@ def write_archive(path: Path, release: str, ratings: Ratings, catalogue: int) ->
     every["imdb_url"] = [f"http://us.imdb.com/M/title-exact?{i}" for i in ids]
     listed = pa.table({name: every.get(name, [""] * catalogue) for name in layout.columns})
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for which, (name, part) in enumerate(((files.ratings, table), (files.items, listed))):
-            archive.writestr(zipfile.ZipInfo(name), _as_text(part, layout, which), zipfile.ZIP_DEFLATED, 1)
+        packed = zipfile.ZipInfo(files.ratings)
+        packed.compress_type = zipfile.ZIP_DEFLATED
+        packed._compresslevel = 1  # type: ignore[attr-defined] # public from Python 3.13 on
+        with archive.open(packed, "w", force_zip64=True) as member:
+            second = FIRST_SECOND
+            for users, items, values in pieces:
+                seconds = np.arange(len(users)) + second
+                ratings = values.astype(np.int32) if files.scale[2] == 1 else values
+                columns = dict(zip(RATING_COLUMNS, (users, items, ratings, seconds), strict=True))
+                member.write(_as_text(pa.table(columns), layout, 0, header=second == FIRST_SECOND))
+                second += len(users)
+        archive.writestr(zipfile.ZipInfo(files.items), _as_text(listed, layout, 1), zipfile.ZIP_DEFLATED, 1)
 
 
-def _as_text(table: pa.Table, layout: Layout, which: int) -> bytes:
+def _as_text(table: pa.Table, layout: Layout, which: int, *, header: bool = True) -> bytes:
     written = layout.separators[which]
     separator = written if len(written) == 1 else "\t"
     options = pyarrow.csv.WriteOptions(
         include_header=False, delimiter=separator, quoting_style="needed" if layout.quoted else "none"
     )
     buffer = io.BytesIO()
-    if layout.header:
+    if layout.header and header:
         buffer.write((separator.join(layout.header[which]) + "\n").encode())
     pyarrow.csv.write_csv(table, buffer, options)
     text = buffer.getvalue()

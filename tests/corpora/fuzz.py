@@ -95,9 +95,10 @@ def make_kinds(folder: Path) -> Kinds:
     kinds: Kinds = {"parameter files": (mutated(params), load_params), "parameters": (values, load_params)}
     for name, release in RELEASES.items():
         path = folder / name
-        write_archive(path, name, make_ratings(6, 9, 20, scale=release.scale), 9)
-        kinds[f"archives of {name}"] = mutated(path.read_bytes()), partial(extract, release=release)
-        kinds[f"members of {name}"] = members(path.read_bytes(), release), partial(extract, release=release)
+        write_archive(path, name, [make_ratings(6, 9, 20, scale=release.scale)], 9)
+        read = partial(extract, release=release, output=folder / "ratings.parquet")
+        kinds[f"archives of {name}"] = mutated(path.read_bytes()), read
+        kinds[f"members of {name}"] = members(path.read_bytes(), release), read
     zeros = np.zeros(3, np.float32)
     factors = Factors(
         np.ones((3, 2), np.float32), np.ones((3, 2), np.float32), zeros, zeros, np.arange(3, dtype=np.int32)
@@ -108,9 +109,9 @@ def make_kinds(folder: Path) -> Kinds:
         "tables": (partial(write_table, table=pa.table({"user": [1, 2], "title": ["a", "b"]})), read_table),
         "metrics": (partial(write_json, values={"map": 0.1, "users": 3}), read_json),
     }
-    for name, (write, read) in written.items():
+    for name, (write, read_again) in written.items():
         write(folder / name)
-        kinds[name] = mutated((folder / name).read_bytes()), read
+        kinds[name] = mutated((folder / name).read_bytes()), read_again
     return kinds
 
 

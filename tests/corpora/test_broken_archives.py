@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from recommender.data.movielens import RELEASES
-from recommender.data.tables import extract
 from recommender.errors import UserError
 from recommender.paths import ARCHIVE, LISTED_ITEMS
 from recommender.paths import RATINGS as RATINGS_PATH
+from recommender.storage import read_table
 from stages import extract as stage
 from tests.conftest import Ending, files
-from tests.samples import ITEM_ROWS, ITEM_TEXT, RATING_ROWS, RATING_TEXT, pack, rows
+from tests.samples import ITEM_ROWS, ITEM_TEXT, RATING_ROWS, RATING_TEXT, extracted, pack, rows
 
 ITEMS, RATINGS = "ml-1m/movies.dat", "ml-1m/ratings.dat"
 TEXTS = {ITEMS: ITEM_TEXT["ml-1m"].encode("latin-1"), RATINGS: RATING_TEXT["ml-1m"].encode("latin-1")}
@@ -193,7 +193,7 @@ def test_what_is_unpacked_is_bounded_by_what_is_declared(tmp_path: Path) -> None
         tracemalloc.start()
         try:
             with pytest.raises(UserError):
-                extract(tmp_path / name, RELEASES["ml-1m"])
+                extracted(tmp_path / name, "ml-1m")
             assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
         finally:
             tracemalloc.stop()
@@ -204,7 +204,7 @@ def test_an_archive_cut_anywhere_is_refused(tmp_path: Path) -> None:
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         with pytest.raises(UserError, match=r"cannot be read as a zip archive .*; delete it and run `dvc repro`"):
-            extract(path, RELEASES["ml-1m"])
+            extracted(path, "ml-1m")
 
 
 @pytest.mark.parametrize("mask", [0x01, 0x41, 0xFF])
@@ -213,7 +213,7 @@ def test_an_archive_with_a_wrong_byte_anywhere_is_refused_or_read_right(tmp_path
     for position in range(len(whole)):
         path.write_bytes(flipped(whole, position, mask))
         try:
-            ratings, items = extract(path, RELEASES["ml-1m"])
+            ratings, items = extracted(path, "ml-1m")
         except UserError:  # any other exception fails the test
             refusals += 1
         else:
@@ -249,8 +249,7 @@ def test_harmless(workspace: Path, tmp_path: Path, make: Callable[[], bytes]) ->
     put(workspace, make())
     before = set(files(tmp_path))
     stage.main()
-    ratings, items = extract(ARCHIVE, RELEASES["ml-1m"])
-    assert rows(ratings) == RATING_ROWS
-    assert rows(items) == ITEM_ROWS
+    assert rows(read_table(RATINGS_PATH)) == RATING_ROWS
+    assert rows(read_table(LISTED_ITEMS)) == ITEM_ROWS
     assert set(files(tmp_path)) == before
     assert not os.path.lexists("/tmp/outside")  # noqa: S108

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from recommender.data.movielens import RELEASES
-from recommender.data.tables import extract
 from recommender.paths import ARCHIVE
 from stages import extract as extract_stage
 from tests.conftest import Ending, set_params
-from tests.samples import ITEM_ROWS, ITEM_TEXT, RATING_ROWS, RATING_TEXT, pack, rows
+from tests.samples import ITEM_ROWS, ITEM_TEXT, RATING_ROWS, RATING_TEXT, extracted, pack, rows
 
 
 class Files:
@@ -241,7 +240,7 @@ HARMLESS: dict[str, Change] = {
     [(name, case) for case in HARMLESS for name in (["ml-latest-small"] if "quoted" in case else ITEM_TEXT)],
 )
 def test_harmless(workspace: Path, name: str, case: str) -> None:
-    files = place(workspace, name, HARMLESS[case])
-    ratings, items = extract(ARCHIVE, files.release)
+    place(workspace, name, HARMLESS[case])
+    ratings, items = extracted(ARCHIVE, name)
     assert rows(ratings) == RATING_ROWS
     assert rows(items) == ITEM_ROWS
