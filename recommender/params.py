@@ -49,6 +49,7 @@ Text = Annotated[str, Field(min_length=1)]
 Checksum = Annotated[str, BeforeValidator(_lower_checksum)]
 Column = Annotated[int | str | None, PlainValidator(_name_or_number)]
 Share = Annotated[Number, Field(ge=0, le=1)]
+UserShare = Annotated[Number, Field(gt=0, le=1)]
 Base = Annotated[Number, Field(gt=0, le=100)]
 Exponent = Annotated[Number, Field(ge=0, le=2)]
 Positive = Annotated[Number, Field(gt=0, le=1000)]
@@ -121,7 +122,7 @@ class Data(Section):
 class Split(Section):
     """How the ratings are divided into train, validation and test."""
 
-    method: Literal["random", "per_user", "leave_last", "temporal", "user_fold"]
+    method: Literal["random", "per_user", "leave_last", "temporal", "user_fold", "hash"]
     test_size: Annotated[Number, Field(gt=0, lt=1)]
     validation_size: Annotated[Number, Field(ge=0, lt=1)]
     n: Annotated[Integer, Field(ge=1, le=10**6)]
@@ -257,6 +258,7 @@ class Evaluate(Section):
 
     k: ListLength
     relevance_quantile: Share
+    user_share: UserShare
 
 
 class Baselines(Section):
@@ -272,6 +274,13 @@ class Recommend(Section):
     """The recommendations written for every user."""
 
     k: ListLength
+    user_share: UserShare
+
+
+class Engine(Section):
+    """How the work is cut."""
+
+    parts: Annotated[Integer, Field(ge=1, le=1000)]
 
 
 class Params(Section):
@@ -283,3 +292,4 @@ class Params(Section):
     evaluate: Evaluate
     baselines: Baselines
     recommend: Recommend
+    engine: Engine

@@ -57,9 +57,31 @@ def load_params(path: Path = PARAMS) -> Params:
     if not isinstance(values, dict):
         raise UserError(f"{path}: must contain the sections {', '.join(Params.model_fields)}; found {_shown(values)}")
     try:
-        return Params.model_validate(values)
+        params = Params.model_validate(values)
     except ValidationError as error:
         raise UserError(f"{path}: " + "; ".join(_explain(problem) for problem in error.errors())) from None
+    if wrong := _without_blocks(params):
+        raise UserError(f"{path}: engine.parts: with {params.engine.parts} parts {'; '.join(wrong)}")
+    return params
+
+
+def _without_blocks(params: Params) -> list[str]:
+    """Return the parameters whose values cannot be cut into parts, each with what it must be."""
+    parts, train, least = params.engine.parts, params.train, params.data.min_ratings
+    needed = {
+        "data.min_ratings.user": (least.user, 0),
+        "data.min_ratings.item": (least.item, 0),
+        "split.method": (params.split.method, "hash"),
+        "train.model": (train.model, "mf"),
+        "train.early_stopping.patience": (train.early_stopping.patience, 0),
+        "train.mf.optimizer": (train.mf.optimizer, "lazy_adam"),
+        "train.mf.interaction": (train.mf.interaction, "dot"),
+        "train.mf.ensemble_size": (train.mf.ensemble_size, 1),
+    }
+    wrong = [f"{name} must be {right}; found {found}" for name, (found, right) in needed.items() if found != right]
+    if train.mf.batch_size % parts:
+        wrong.append(f"train.mf.batch_size must be a multiple of {parts}; found {train.mf.batch_size}")
+    return wrong if parts > 1 else []
 
 
 def flatten(section: Section, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -35,6 +35,8 @@ TYPES = dict(declared(Params))
 CHOICES = {name: get_args(kind) for name, kind in TYPES.items() if get_origin(kind) is Literal}
 SWITCHES = [name for name, value in DEFAULTS.items() if type(value) is bool and name not in CHOICES]
 # Of each number: the highest that is too low, the lowest, the highest, the lowest that is too high.
+# What can be cut into parts.
+BLOCKS = {"split.method": "hash", "train.mf.optimizer": "lazy_adam", "train.mf.batch_size": 1000}
 RANGES: dict[str, tuple[float, float, float, float]] = {
     "user": (-1, 0, 10**9, 10**9 + 1),
     "item": (-1, 0, 10**9, 10**9 + 1),
@@ -46,6 +48,8 @@ RANGES: dict[str, tuple[float, float, float, float]] = {
     "patience": (-1, 0, 10_000, 10_001),
     "k": (0, 1, 1000, 1001),
     "relevance_quantile": (-0.1, 0, 1, 1.1),
+    "user_share": (0, 1e-9, 1, 1.1),
+    "parts": (0, 1, 1000, 1001),
     "embedding_size": (0, 1, 4096, 4097),
     "learning_rate": (0, 1e-9, 1, 1.01),
     "batch_size": (0, 1, 2**20, 2**20 + 1),
@@ -146,7 +150,7 @@ def test_a_section_that_is_not_a_mapping_is_shown_with_its_keys(load: Load, name
         ("train.early_stopping.patiance", "did you mean 'patience'?"),
         ("train.softmax_fm", "did you mean 'softmax_mf'?"),
         ("training", "did you mean 'train'?"),
-        ("evaluate.zzz", "known: k, relevance_quantile"),
+        ("evaluate.zzz", "known: k, relevance_quantile, user_share"),
         ("zzz", f"known: {', '.join(Params.model_fields)}"),
     ],
 )
@@ -198,8 +202,9 @@ def test_a_number_beyond_the_largest_float_is_refused(load: Load) -> None:
 @pytest.mark.parametrize("name", INTEGERS + NUMBERS)
 def test_a_range_includes_its_ends_and_nothing_beyond(load: Load, name: str) -> None:
     too_low, low, high, too_high = RANGES[name.split(".")[-1]]
+    others = BLOCKS if name == "engine.parts" else {}
     for value in (low, high):
-        assert dict(flatten(load(changed({name: value}))))[name] == value
+        assert dict(flatten(load(changed({**others, name: value}))))[name] == value
     for value, bound, words in ((too_low, low, "greater"), (too_high, high, "less")):
         message = problem(load, changed({name: value}))
         limits = f"{value:.10g}|or equal to {bound:.10g}"
@@ -291,3 +296,26 @@ def test_how_the_file_is_written_changes_nothing(load: Load, text: str) -> None:
 def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot be read as YAML: .*Is a directory"):
         load_params(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"split.method": "random"}, "split.method must be hash; found random"),
+        ({"data.min_ratings.user": 5}, "data.min_ratings.user must be 0; found 5"),
+        ({"data.min_ratings.item": 2}, "data.min_ratings.item must be 0; found 2"),
+        ({"train.model": "kernel"}, "train.model must be mf; found kernel"),
+        ({"train.early_stopping.patience": 2}, "train.early_stopping.patience must be 0; found 2"),
+        ({"train.mf.optimizer": "adam"}, "train.mf.optimizer must be lazy_adam; found adam"),
+        ({"train.mf.interaction": "batch_sum"}, "train.mf.interaction must be dot; found batch_sum"),
+        ({"train.mf.ensemble_size": 2}, "train.mf.ensemble_size must be 1; found 2"),
+        ({"train.mf.batch_size": 1002}, "train.mf.batch_size must be a multiple of 4; found 1002"),
+        (
+            {"train.model": "kernel", "split.method": "temporal"},
+            "split.method must be hash; found temporal; train.model must be mf; found kernel",
+        ),
+    ],
+)
+def test_what_has_no_block_form_is_refused_by_name(load: Load, changes: dict[str, Any], message: str) -> None:
+    assert load(changed({**BLOCKS, **changes})).engine.parts == 1
+    assert problem(load, changed({**BLOCKS, "engine.parts": 4, **changes})) == f"engine.parts: with 4 parts {message}"

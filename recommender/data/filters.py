@@ -13,7 +13,7 @@ def filter_ratings(ratings: pa.Table, data: Data) -> tuple[pa.Table, dict[str, i
     """Return the ratings that are kept, and how many each filter that is set has removed."""
     removed = {}
     if data.min_rating_value is not None:
-        kept = ratings.filter(pc.greater_equal(ratings["rating"], pa.scalar(data.min_rating_value, pa.float32())))
+        kept = at_least(ratings, data.min_rating_value)
         removed["min_rating_value"] = len(ratings) - len(kept)
         ratings = kept
     least = {"user_id": data.min_ratings.user, "item_id": data.min_ratings.item}
@@ -27,10 +27,22 @@ def filter_ratings(ratings: pa.Table, data: Data) -> tuple[pa.Table, dict[str, i
                 rows = rows[np.bincount(own, minlength=1)[own] >= minimum]
         removed["min_ratings"] = len(ratings) - len(rows)
         ratings = ratings.take(pa.array(rows))
-    if removed and not len(ratings):
+    check_left(len(ratings), removed)
+    return ratings, removed
+
+
+def check_left(left: int, removed: dict[str, int]) -> None:
+    """Refuse filters that leave no rating; `removed` is what each has."""
+    if removed and not left:
         shown = " and ".join(f"data.{name} removes {count}" for name, count in removed.items())
         raise UserError(f"params.yaml: no rating is left: {shown}; choose less")
-    return ratings, removed
+
+
+def at_least(ratings: pa.Table, lowest: float | None) -> pa.Table:
+    """Return the ratings that are not below a value, or all where there is none."""
+    if lowest is None:
+        return ratings
+    return ratings.filter(pc.greater_equal(ratings["rating"], pa.scalar(lowest, pa.float32())))
 
 
 def number(ids: pa.ChunkedArray) -> tuple[np.ndarray[tuple[int], np.dtype[np.int32]], pa.Array]:

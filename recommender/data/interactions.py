@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recommender.data.sampling import EVERYBODY, Sample
 from recommender.errors import RERUN, UserError
 from recommender.paths import GIVEN, ITEMS, PARTS, USERS, VALIDATION
-from recommender.storage import read_table
+from recommender.storage import read_row_groups, read_schema, read_table, row_group_sizes
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -38,6 +39,24 @@ def with_scale(part: pa.Table, scale: Scale) -> pa.Table:
     return part.replace_schema_metadata({SCALE: json.dumps(scale)})
 
 
+def read_scale(path: Path) -> Scale:
+    """Return the scale that the file of a part of the split says."""
+    return _scale(read_schema(path))
+
+
+def _scale(schema: pa.Schema) -> Scale:
+    low, high = json.loads((schema.metadata or {}).get(SCALE, json.dumps(STARS)))
+    return float(low), float(high)
+
+
+def _read_sample(path: Path, sample: Sample) -> pa.Table:
+    kept = []
+    for number in range(len(row_group_sizes(path))):
+        table = read_row_groups(path, [number], COLUMNS.names)
+        kept.append(table.filter(pa.array(sample.has(table["user"].to_numpy()))))
+    return pa.concat_tables(kept or [read_table(path, COLUMNS.names)])
+
+
 @dataclass(frozen=True)
 class Interactions:
     """Ratings of items by users, both as indices."""
@@ -49,17 +68,18 @@ class Interactions:
     scale: Scale = STARS  # the lowest and the highest rating; those of MovieLens, of whatever release, are stars
 
     @classmethod
-    def read(cls, *paths: Path) -> Self:
+    def read(cls, *paths: Path, sample: Sample = EVERYBODY) -> Self:
         """Read one part of the split, or several as one, in the files' order, and refuse what split never writes.
 
-        Ratings to fold in are empty where the split has none.
+        Ratings to fold in are empty where the split has none. With a `sample` only the ratings of its users are read,
+        and others are in memory no more than a row group at a time.
         """
         shape = len(read_table(USERS, ["user_id"])), len(read_table(ITEMS, ["item_id"]))
         parts = []
         for path in paths:
             if path == GIVEN and not path.exists():
                 continue
-            table = read_table(path, COLUMNS.names)
+            table = read_table(path, COLUMNS.names) if sample == EVERYBODY else _read_sample(path, sample)
             if table.schema.types != COLUMNS.types:
                 raise UserError(f"{path}: the types of its columns user, item and rating are wrong; {RERUN}")
             if path not in (VALIDATION, GIVEN) and not len(table):
@@ -73,13 +93,13 @@ class Interactions:
             parts.append(table)
         found = pa.concat_tables(parts or [COLUMNS.empty_table()])
         users, items, ratings = (column.to_numpy() for column in found.itercolumns())
-        low, high = json.loads((found.schema.metadata or {}).get(SCALE, json.dumps(STARS)))
-        return cls(users, items, ratings, shape, (float(low), float(high)))
+        return cls(users, items, ratings, shape, _scale(found.schema))
 
     @classmethod
-    def read_learned(cls, names: Sequence[str]) -> tuple["Interactions", "Interactions"]:
+    def read_learned(cls, names: Sequence[str], sample: Sample = EVERYBODY) -> tuple["Interactions", "Interactions"]:
         """Read the parts of these names that models learn from, and the ratings of further users to fold in."""
-        return cls.read(*(PARTS[name] for name in names)).with_given(cls.read(GIVEN))
+        learned = cls.read(*(PARTS[name] for name in names), sample=sample)
+        return learned.with_given(cls.read(GIVEN, sample=sample))
 
     def __len__(self) -> int:
         """Return the number of ratings."""

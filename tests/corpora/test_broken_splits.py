@@ -90,6 +90,9 @@ UNFIT: dict[str, tuple[str, list[Rating], dict[str, Any], str]] = {
         {"validation_size": 0.1},
         "^split.validation_size: 0.1 with split.method: per_user leaves validation empty",
     ),
+    "by hash with one rating": ("hash", grid(1, 1), {}, "^split.test_size: 0.2 with split.method: hash leaves"),
+    "by hash with no ratings": ("hash", [], {}, "leaves train and test empty"),
+    "by hash with all in test": ("hash", grid(1, 3), {"test_size": 0.999}, "hash leaves train empty"),
     "whole users of one": (
         "user_fold",
         grid(1, 9),

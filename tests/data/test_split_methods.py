@@ -6,15 +6,17 @@ import random
 from collections import defaultdict
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from pandas.util import hash_array
 from sklearn.model_selection import train_test_split
 
-from recommender.data.splitting import METHODS, Parts, describe
+from recommender.data.splitting import METHODS, Parts, describe, hashed_part
 from recommender.errors import UserError
 from recommender.params import Split
 from recommender.paths import GIVEN, PARTS, PROCESSED
@@ -32,7 +34,8 @@ def table(ratings: list[Rating]) -> pa.Table:
     users, times = zip(*ratings, strict=True) if ratings else ((), ())
     items, values = pa.array(range(len(users)), pa.int32()), pa.array([3.0] * len(users), pa.float32())
     columns = {"user": pa.array(users, pa.int32()), "item": items, "rating": values}
-    return pa.table({**columns, "timestamp": pa.array(times, pa.int64())})
+    ids = {"user_id": columns["user"], "item_id": items}
+    return pa.table({**columns, "timestamp": pa.array(times, pa.int64()), **ids})
 
 
 def share(size: float, count: int) -> int:
@@ -98,7 +101,63 @@ def slow_user_fold(ratings: list[Rating], split: Split) -> dict[str, Rows]:
     return found
 
 
+MASK = 2**64 - 1
+
+
+def slow_mix(number: int) -> int:
+    number = (number ^ number >> 30) * 0xBF58476D1CE4E5B9 & MASK
+    number = (number ^ number >> 27) * 0x94D049BB133111EB & MASK
+    return number ^ number >> 31
+
+
+def slow_step(state: int) -> int:
+    return slow_mix(state + 0x9E3779B97F4A7C15 & MASK)
+
+
+def slow_siphash(text: bytes) -> int:
+    """SipHash-2-4 by Aumasson and Bernstein, with the key that pandas has."""
+    key = [int.from_bytes(half, "little") for half in (b"01234567", b"89123456")]
+    starts = (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573)
+    v = [start ^ key[number % 2] for number, start in enumerate(starts)]
+
+    def rotated(number: int, by: int) -> int:
+        return (number << by | number >> 64 - by) & MASK
+
+    def turn(times: int) -> None:
+        for _ in range(times):
+            for (a, b, c, d), (first, second) in (((0, 1, 2, 3), (13, 16)), ((2, 1, 0, 3), (17, 21))):
+                v[a] = v[a] + v[b] & MASK
+                v[c] = v[c] + v[d] & MASK
+                v[b], v[d] = rotated(v[b], first) ^ v[a], rotated(v[d], second) ^ v[c]
+                v[a] = rotated(v[a], 32)
+
+    padded = text + bytes(-(len(text) + 1) % 8) + bytes([len(text) % 256])
+    for start in range(0, len(padded), 8):
+        word = int.from_bytes(padded[start : start + 8], "little")
+        v[3] ^= word
+        turn(2)
+        v[0] ^= word
+    v[2] ^= 0xFF
+    turn(4)
+    return v[0] ^ v[1] ^ v[2] ^ v[3]
+
+
+def slow_part(user: int | str, item: int | str, split: Split) -> int:
+    hashes = [slow_mix(key & MASK if isinstance(key, int) else slow_siphash(key.encode())) for key in (user, item)]
+    for part, size in ((2, split.test_size), (1, split.validation_size)):
+        drawn = slow_step(slow_step(slow_step(split.seed + part * 2**32) ^ hashes[0]) ^ hashes[1])
+        if (drawn >> 11) / 2**53 < size:
+            return part
+    return 0
+
+
+def slow_hash(ratings: list[Rating], split: Split) -> dict[str, Rows]:
+    parts = [slow_part(user, item, split) for item, (user, _) in enumerate(ratings)]
+    return {name: [row for row, part in enumerate(parts) if part == number] for number, name in enumerate(PARTS)}
+
+
 SLOW = {
+    "hash": slow_hash,
     "per_user": slow_per_user,
     "leave_last": slow_leave_last,
     "temporal": slow_temporal,
@@ -164,6 +223,8 @@ def test_what_each_promises(case: tuple[list[Rating], Split]) -> None:
     if split.method == "per_user":
         assert users["train"] == {user for user, _ in ratings}
         return
+    if split.method == "hash":
+        return
     # Nothing in a part is later than anything in the next: of a user, or of all users.
     groups = [{user} for user in users["test"]] if split.method == "leave_last" else [{user for user, _ in ratings}]
     for group in groups:
@@ -192,6 +253,74 @@ def test_the_order_of_rows_changes_no_division_by_time(case: tuple[list[Rating],
         for given in (ratings, moved)
     )
     assert first == second
+
+
+IDS = st.lists(st.tuples(st.integers(-(2**63), 2**63 - 1), st.integers(-(2**63), 2**63 - 1)), max_size=30)
+TEXTS = st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), max_size=30)
+
+
+def hashed(pairs: list[tuple[Any, Any]], split: Split, kind: pa.DataType) -> list[int]:
+    """Return the part of each pair of ids of a type."""
+    users, items = zip(*pairs, strict=True) if pairs else ((), ())
+    part = hashed_part(pa.chunked_array([pa.array(users, kind)]), pa.chunked_array([pa.array(items, kind)]), split)
+    assert part.dtype == np.int8
+    return part.tolist()
+
+
+@SEARCH
+@given(IDS | TEXTS, st.integers(0, 2**32 - 1))
+def test_ids_of_any_kind_are_divided_as_by_the_slow_one(pairs: list[tuple[Any, Any]], seed: int) -> None:
+    split = chosen("hash", test_size=0.4, validation_size=0.5, seed=seed)
+    kind = pa.string() if pairs and isinstance(pairs[0][0], str) else pa.int64()
+    assert hashed(pairs, split, kind) == [slow_part(*pair, split) for pair in pairs]
+
+
+def test_hashes_are_those_of_this_pandas() -> None:
+    # Of a whole number, mixed as SplitMix64 mixes its state; of text, its SipHash-2-4 mixed in the same way.
+    assert hash_array(np.array([0, 1, 2])).tolist() == [0, 0x5692161D100B05E5, 0xDBD238973A2B148A]
+    assert hash_array(np.array(["a", "é", ""], dtype=object)).tolist() == [
+        13950350942979735504,
+        16908809132758853863,
+        1760245841805064774,
+    ]
+    assert [slow_step(0), slow_step(0x9E3779B97F4A7C15)] == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4]  # the reference's
+
+
+@pytest.mark.parametrize("pairs", [[(1, 2), (70, 5), (1, 5)], [("a", "é"), ("", "x" * 99), ("a", "7")]])
+def test_an_id_is_hashed_the_same_in_every_type(pairs: list[tuple[Any, Any]]) -> None:
+    text = isinstance(pairs[0][0], str)
+    kinds = [pa.string(), pa.large_string()] if text else [pa.int8(), pa.int32(), pa.int64(), pa.uint16()]
+    pairs = pairs * 20
+    for seed in range(20):
+        split = chosen("hash", test_size=0.3, validation_size=0.3, seed=seed)
+        found = {str(kind): hashed(pairs, split, kind) for kind in kinds}
+        found |= {f"{kind} coded": hashed(pairs, split, pa.dictionary(pa.int32(), kind)) for kind in kinds}
+        assert len(set(map(tuple, found.values()))) == 1, found
+
+
+@SEARCH
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), unique=True, min_size=1), st.data())
+def test_no_other_rating_moves_one(pairs: list[tuple[int, int]], data: st.DataObject) -> None:
+    split = chosen("hash", test_size=0.3, validation_size=0.3, seed=data.draw(st.integers(0, 9)))
+    before = dict(zip(pairs, hashed(pairs, split, pa.int64()), strict=True))
+    others = data.draw(st.permutations([pair for pair in pairs if data.draw(st.booleans())]))
+    assert hashed(others, split, pa.int64()) == [before[pair] for pair in others]
+
+
+def test_shares_are_those_asked_for_by_user_too_and_another_seed_moves_ratings() -> None:
+    users, items = (ids.ravel() for ids in np.mgrid[1:501, 1:401])
+    columns = pa.chunked_array([users]), pa.chunked_array([items])
+    split = chosen("hash", test_size=0.2, validation_size=0.25)
+    part, other = (hashed_part(*columns, split.model_copy(update={"seed": seed})) for seed in (split.seed, 8))
+    for number, share in ((0, 0.6), (1, 0.2), (2, 0.2)):
+        own = part == number
+        assert abs(own.mean() - share) < 4 * math.sqrt(share * (1 - share) / len(own))
+        for ids in (users, items):
+            counts, found = np.bincount(ids)[1:], np.bincount(ids, own)[1:]
+            z = (found - counts * share) / np.sqrt(counts * share * (1 - share))
+            assert np.abs(z).max() < 4.5
+            assert 0.8 < z.std() < 1.2
+        assert abs((own & (other == number)).mean() - share**2) < 0.005  # as far from each other as chance
 
 
 def test_the_last_in_time_and_of_the_same_time_the_last_in_the_file() -> None:
@@ -247,6 +376,7 @@ NO_TIMES = "needs the times of ratings, and the data have none; set it to one th
             [(0, -7), (0, 5)],
             "split.test_size: 0.9 with split.method: temporal leaves train empty",
         ),
+        (chosen("hash", test_size=0.9), FEW, "split.test_size: 0.9 with split.method: hash leaves train empty"),
         (chosen("temporal"), [], "split.test_size: 0.2 with split.method: temporal leaves train and test empty"),
     ],
 )

@@ -89,6 +89,8 @@ def test_ids_are_numbered_by_first_appearance() -> None:
         "item": [0, 1, 1, 0, 2],
         "rating": [3, 4, 1, 2, 5],
         "timestamp": [0, 1, 2, 3, 4],
+        "user_id": [9, 2, 9, largest, 2],
+        "item_id": [largest, 5, 5, largest, 6],
     }
     assert users.schema.equals(pa.schema(SCHEMAS["users"]))
     assert users.to_pydict() == {"user": [0, 1, 2], "user_id": [9, 2, largest]}
