@@ -1,18 +1,19 @@
 """The held-out ratings, and how lists and models are measured on them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
+from recommender.data.sampling import EVERYBODY, Sample
+from recommender.errors import UserError
 from recommender.evaluation.metrics import (
     Measured,
     accuracy,
-    exposure,
     rating_errors,
     reduced,
     relevant_rows,
@@ -36,10 +37,23 @@ class HeldOut:
     learned: Learned
 
     @classmethod
-    def read(cls, quantile: float, learned_from: Sequence[str] = ("train",)) -> Self:
-        """Read the test part, and as known all others; models learn from some of these; `quantile` as in `of`."""
-        learned = Learned.of(*Interactions.read_learned(learned_from))
-        return cls.of(Interactions.read(TEST), Interactions.read(TRAIN, VALIDATION, GIVEN), quantile, learned)
+    def read(
+        cls,
+        quantile: float,
+        learned_from: Sequence[str] = ("train",),
+        sample: Sample = EVERYBODY,
+        within: Sample = EVERYBODY,
+    ) -> Self:
+        """Read the test part, and as known all others; models learn from some of these; `quantile` as in `of`.
+
+        Of the users with test ratings those in the `sample` are measured; nothing is read but the ratings of those
+        `within` another.
+        """
+        learned = Learned.of(*Interactions.read_learned(learned_from, within))
+        test = Interactions.read(TEST, sample=within)
+        test = test.of(sample.has(test.users))
+        check_sample(len(test), sample)
+        return cls.of(test, Interactions.read(TRAIN, VALIDATION, GIVEN, sample=within), quantile, learned)
 
     @classmethod
     def of(cls, ratings: Interactions, known: Interactions, quantile: float, learned: Learned | None = None) -> Self:
@@ -59,13 +73,6 @@ class HeldOut:
     def cold(self) -> NDArray[np.bool_]:
         """Which of `users` a model knows nothing of: (users,)."""
         return ~self.learned.users[self.users]
-
-    def known_users(self, measure: Callable[["HeldOut"], dict[str, Any]]) -> dict[str, Any]:
-        """Return, where a model knows some users and not others, the metrics of the former as ``known_users``."""
-        if not self.cold.any() or self.cold.all():
-            return {}
-        kept = self.learned.users[self.ratings.users]
-        return {"known_users": measure(replace(self, ratings=self.ratings.of(kept), relevant=self.relevant[kept]))}
 
     def lists(self, top_k: TopK, k: int) -> NDArray[np.int32]:
         """List k items for each of `users` as `Learned.lists` does: (users, k), -1 where there are no more."""
@@ -90,7 +97,14 @@ class HeldOut:
     def measure(self, lists: NDArray[np.int32]) -> Measured:
         """Measure `RANKING` of (users, K) lists of item indices; -1 where there are no more candidates."""
         block = reduced(accuracy(self.hits(lists), self.relevant_counts))
-        return Measured.of([block], exposure(lists, self.ratings.num_items))
+        return Measured.of([block], lists, self.ratings.num_items)
+
+
+def check_sample(ratings: int, sample: Sample) -> None:
+    """Refuse a sample of users that have no test ratings."""
+    if not ratings:
+        share = f"params.yaml: evaluate.user_share: {sample.share:g}"
+        raise UserError(f"{share} leaves no user with test ratings; raise it")
 
 
 def evaluate(factors: Factors, held_out: HeldOut, k: int) -> tuple[Measured, dict[str, float]]:

@@ -1,7 +1,6 @@
 """What lists are like beyond their accuracy: how novel, popular, varied, surprising and fitting."""
 
 import math
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from scipy.special import rel_entr
 from threadpoolctl import threadpool_limits
 
 from recommender.evaluation.heldout import HeldOut
-from recommender.evaluation.metrics import Block, Measured, accuracy, exposure, reduced
+from recommender.evaluation.metrics import Block, Measured, accuracy, reduced
 from recommender.paths import ITEMS
-from recommender.ranking.topk import top_k_of_all
+from recommender.ranking.topk import threads, top_k_of_all
 from recommender.storage import read_table
 
 GROUPS: Final = ("head", "middle", "tail")  # of items, by the ratings known of them
@@ -74,23 +73,16 @@ class Categories:
 
 
 @dataclass(frozen=True)
-class ListMeasures:
-    """Measures lists of K items for the users of a held-out part."""
+class Popularity:
+    """How well known items are, among all users."""
 
-    held_out: HeldOut
-    categories: Categories | None
-    k: int
+    counts: NDArray[np.int64]  # (num_items,) the known ratings of each
+    users: int  # who have known ratings
 
-    @cached_property
-    def known(self) -> sp.csr_array:
-        """1 for each known rating: users x items."""
-        seen = self.held_out.seen
-        return sp.csr_array((np.ones(len(seen.indices)), seen.indices, seen.indptr), shape=seen.shape)
-
-    @cached_property
-    def counts(self) -> NDArray[np.int64]:
-        """The known ratings of each item: (num_items,)."""
-        return np.bincount(self.held_out.seen.indices, minlength=self.held_out.seen.shape[1])
+    @classmethod
+    def of(cls, seen: sp.csr_array) -> Self:
+        """Count the known ratings in users x items."""
+        return cls(np.bincount(seen.indices, minlength=seen.shape[1]), int(np.count_nonzero(np.diff(seen.indptr))))
 
     @cached_property
     def group(self) -> NDArray[np.int8]:
@@ -108,9 +100,8 @@ class ListMeasures:
     @cached_property
     def novelty(self) -> Values:
         """The self-information of each item in bits: (num_items,)."""
-        users = np.count_nonzero(np.diff(self.held_out.seen.indptr))
         counts, place = np.unique(self.counts, return_inverse=True)
-        return np.array([math.log2(users / max(count, 1)) for count in counts.tolist()])[place]
+        return np.array([math.log2(self.users / max(count, 1)) for count in counts.tolist()])[place]
 
     @cached_property
     def percentile(self) -> Values:
@@ -118,6 +109,31 @@ class ListMeasures:
         ordered = np.sort(self.counts)
         ends = (np.searchsorted(ordered, self.counts, side) for side in ("left", "right"))
         return np.asarray(sum(ends) / (2 * len(ordered)))
+
+
+@dataclass(frozen=True)
+class ListMeasures:
+    """Measures lists of K items for the users of a held-out part.
+
+    These may be a part of all users, among whom items are popular as `everybody` says. Then there is no diversity where
+    items have no categories or more than `MOST_KINDS` sets of them: that takes the ratings or the lists of all users.
+    """
+
+    held_out: HeldOut
+    categories: Categories | None
+    k: int
+    everybody: Popularity | None = None
+
+    @cached_property
+    def popularity(self) -> Popularity:
+        """How well known items are."""
+        return self.everybody or Popularity.of(self.held_out.seen)
+
+    @cached_property
+    def known(self) -> sp.csr_array:
+        """1 for each known rating: users x items."""
+        seen = self.held_out.seen
+        return sp.csr_array((np.ones(len(seen.indices)), seen.indices, seen.indptr), shape=seen.shape)
 
     @cached_property
     def popular(self) -> NDArray[np.int32]:
@@ -131,25 +147,30 @@ class ListMeasures:
         """The relevant items of each group: (users, groups)."""
         held_out = self.held_out
         row = np.searchsorted(held_out.users, held_out.ratings.users[held_out.relevant])
-        cell = row * len(GROUPS) + self.group[held_out.ratings.items[held_out.relevant]]
+        cell = row * len(GROUPS) + self.popularity.group[held_out.ratings.items[held_out.relevant]]
         return np.bincount(cell, minlength=len(held_out.users) * len(GROUPS)).reshape(-1, len(GROUPS))
 
     def measure(self, lists: NDArray[np.int32]) -> Measured:
         """Measure (users, K) lists of item indices, -1 where there are no more candidates."""
         hits, alike = self.held_out.hits(lists), self._similarity(lists)
         width = max(self.k, self.categories.sets.shape[1] if self.categories else 0)
-        size = max(1, BLOCK_BYTES // (8 * self.k * width))
+        size, cold = max(1, BLOCK_BYTES // (8 * self.k * width)), self.held_out.cold
 
         def block(start: int) -> Block:
             rows = slice(start, start + size)
             values = accuracy(hits[rows], self.held_out.relevant_counts[rows])
-            return reduced(chain(values, self._beyond(rows, lists[rows], hits[rows], alike)))
+            beyond = self._beyond(rows, lists[rows], hits[rows], alike)
+            return reduced(chain(values, beyond), ~cold[rows] if cold.any() else None)
 
-        for name in ("group", "novelty", "percentile", "popular", "relevant", "known"):
-            getattr(self, name)  # before the threads need them
-        with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as threads:
-            blocks = list(threads.map(block, range(0, len(lists), size)))
-        return Measured.of(blocks, exposure(lists, len(self.counts)))
+        for owner, names in (
+            (self, ("popular", "relevant", "known")),
+            (self.popularity, ("group", "novelty", "percentile")),
+        ):
+            for name in names:
+                getattr(owner, name)  # before the threads need them
+        with threadpool_limits(1), ThreadPoolExecutor(threads()) as pool:
+            blocks = list(pool.map(block, range(0, max(1, len(lists)), size)))
+        return Measured.of(blocks, lists, len(self.popularity.counts))
 
     def _beyond(
         self,
@@ -158,7 +179,7 @@ class ListMeasures:
         hits: NDArray[np.bool_],
         alike: tuple[NDArray[np.int64], Values] | None,
     ) -> Iterator[tuple[str, Values]]:
-        listed = lists >= 0
+        listed, items = lists >= 0, self.popularity
         # Of the list so far, which is shorter than k where candidates run out.
         length: NDArray[np.int64] = np.cumsum(listed, axis=1)
 
@@ -166,12 +187,12 @@ class ListMeasures:
             with np.errstate(invalid="ignore"):  # NaN for an empty list
                 return np.asarray(np.cumsum(np.where(listed, values[lists], 0), axis=1) / length)
 
-        yield "novelty", mean(self.novelty)
-        yield "popularity_percentile", mean(self.percentile)
-        yield "tail_share", mean((self.group == GROUPS.index("tail")).astype(np.float64))
+        yield "novelty", mean(items.novelty)
+        yield "popularity_percentile", mean(items.percentile)
+        yield "tail_share", mean((items.group == GROUPS.index("tail")).astype(np.float64))
         yield "serendipity", serendipity(lists, hits, self.popular[rows])
         for number, (name, relevant) in enumerate(zip(BY_ITEMS, self.relevant[rows].T, strict=True)):
-            found = np.cumsum(hits & (self.group[lists] == number), axis=1)
+            found = np.cumsum(hits & (items.group[lists] == number), axis=1)
             yield name, found / np.where(relevant, relevant, np.nan)[:, None]
         if alike:
             kind, table = alike
@@ -189,7 +210,9 @@ class ListMeasures:
 
         The Jaccard index of categories; where there are none, the cosine of the sets of users who rated the items.
         """
-        kind: NDArray[np.integer] = self.categories.kind if self.categories else np.arange(len(self.counts))
+        if self.everybody and (not self.categories or self.categories.sets.shape[0] > MOST_KINDS):
+            return None
+        kind: NDArray[np.integer] = self.categories.kind if self.categories else np.arange(len(self.popularity.counts))
         used = np.unique(kind[np.maximum(lists, 0)])
         if len(used) > MOST_KINDS:
             return None

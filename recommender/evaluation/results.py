@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 from recommender.errors import RERUN, UserError
 from recommender.evaluation.heldout import HeldOut
 from recommender.evaluation.lists import BY_ITEMS, LISTS, ListMeasures
-from recommender.evaluation.metrics import ACCURACY, ERRORS, Measured, rating_errors, summary, user_errors
+from recommender.evaluation.metrics import (
+    ACCURACY,
+    ERRORS,
+    Measured,
+    Totals,
+    error_totals,
+    exposure,
+    means,
+    places,
+    user_errors,
+)
 from recommender.evaluation.statistics import Statistics, statistics
 from recommender.storage import read_table
 
@@ -23,27 +33,58 @@ USER: Final = ("user", "cold", "known_ratings", "test_ratings")  # what is the s
 DECIMALS: Final = 9  # keeps noise in the last bits out of the file
 
 
+Results = tuple[Totals, pa.Table]  # of a model: what `Summed` adds up, and the results by user, as in `UserResults`
+
+
 def measure(
     model: str, measures: ListMeasures, lists: NDArray[np.int32], predicted: NDArray[np.float64] | None
-) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]], pa.Table]:
-    """Measure a model's (users, K) lists for the users of a held-out part, and its (n,) predicted ratings, if any.
+) -> Results:
+    """Measure a model's (users, K) lists for the users of a held-out part, and its (n,) predicted ratings, if any."""
+    held_out, measured = measures.held_out, measures.measure(lists)
+    totals, ratings = dict(measured.totals), held_out.ratings
+    if predicted is not None:
+        totals |= error_totals(predicted, ratings.ratings, held_out.learned.users[ratings.users])
+    return totals, user_table(model, held_out, measured, lists, predicted)
 
-    Returns:
-        Its metrics at K, as they are written to JSON, those of the users it knows among them where there are others;
-        its metrics at every k, (K,) each; and its results by user, as in `UserResults`.
-    """
-    held_out = measures.held_out
 
-    def summarised(part: HeldOut) -> dict[str, Any]:
-        known = np.isin(held_out.ratings.users, part.users)
-        errors = {} if predicted is None else rating_errors(predicted[known], part.ratings.ratings)
-        own = replace(measures, held_out=part).measure(lists[np.isin(held_out.users, part.users)])
-        return summary(own, errors)
+class Summed:
+    """A model's results, added up over parts of the users."""
 
-    measured = measures.measure(lists)
-    errors = {} if predicted is None else rating_errors(predicted, held_out.ratings.ratings)
-    table = user_table(model, held_out, measured, lists, predicted)
-    return summary(measured, errors) | held_out.known_users(summarised), measured.curves, table
+    def __init__(self, k: int, num_items: int) -> None:
+        """Start with no users, for lists of k items."""
+        self.totals: Totals = {}
+        # Lists that have an item at a rank, of all users and of those known.
+        self.placed = np.zeros((2, k, num_items), dtype=np.int64)
+
+    def add(self, totals: Totals, table: pa.Table) -> None:
+        """Add what `measure` returns of a part."""
+        self.totals = {name: self.totals.get(name, 0) + total for name, total in totals.items()}
+        lists, known = _lists(table), ~table["cold"].to_numpy()
+        for placed, rows in zip(self.placed, (lists, lists[known]), strict=True):
+            for rank, counts in enumerate(places(rows, placed.shape[1])):
+                placed[rank] += counts
+
+    @property
+    def users(self) -> tuple[int, int]:
+        """The users measured, and how many of them the model knows."""
+        every, known = self.totals["map"][:, -1].astype(int).tolist()
+        return every, known
+
+    def curves(self, row: int = 0) -> dict[str, NDArray[np.float64]]:
+        """Return the metrics at every k, (K,) each, of all users or, in row 1, of those known."""
+        ranking = {name: total for name, total in self.totals.items() if name not in ERRORS}
+        return means(ranking, row) | exposure(self.placed[row])
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the metrics at K as they are written to JSON, those of known users too where there are others."""
+
+        def summarised(row: int) -> dict[str, Any]:
+            found = {"users": self.users[row], **{name: float(curve[-1]) for name, curve in self.curves(row).items()}}
+            errors = means({name: self.totals[name] for name in ERRORS if name in self.totals}, row)
+            return found | {name: float(mean[0]) ** (0.5 if name == "rmse" else 1) for name, mean in errors.items()}
+
+        every, known = self.users
+        return summarised(0) | ({"known_users": summarised(1)} if 0 < known < every else {})
 
 
 def user_table(
@@ -85,13 +126,18 @@ def no_users(k: int) -> pa.Table:
     return pa.schema([*names, *values, ("items", pa.list_(pa.int32(), k))]).empty_table()
 
 
+def _lists(table: pa.Table) -> NDArray[np.int32]:
+    items: NDArray[np.int32] = table["items"].combine_chunks().flatten().to_numpy()
+    return items.reshape(len(table), table.schema.field("items").type.list_size)
+
+
 @dataclass(frozen=True)
 class UserResults:
-    """What `user_table` holds, of several models and the same users."""
+    """What `user_table` holds, of several models and the same users, whatever the order of its rows."""
 
     metrics: dict[str, dict[str, NDArray[np.float64]]]  # model -> metric -> (users,), NaN where it has none
     lists: dict[str, NDArray[np.int32]]  # model -> (users, K)
-    user: NDArray[np.int32]  # (users,)
+    user: NDArray[np.int32]  # (users,) ascending
     cold: NDArray[np.bool_]  # (users,)
     known_ratings: NDArray[np.int32]  # (users,)
     test_ratings: NDArray[np.int32]  # (users,)
@@ -111,9 +157,9 @@ class UserResults:
         """Take such tables, one after another; those of other users than the first raise a `UserError`."""
         values, lists, rows = {}, {}, []
         for model in pc.unique(table["model"]).to_pylist():
-            part = table.filter(pc.equal(table["model"], model)).combine_chunks()
+            part = table.filter(pc.equal(table["model"], model)).sort_by("user").combine_chunks()
             values[model] = {name: part[name].to_numpy() for name in BY_USER if name in part.column_names}
-            lists[model] = part["items"].combine_chunks().flatten().to_numpy().reshape(len(part), -1)
+            lists[model] = _lists(part)
             rows.append([part[name].to_numpy() for name in USER])
             if not all(np.array_equal(own, other) for own, other in zip(rows[-1], rows[0], strict=True)):
                 raise UserError(

@@ -46,9 +46,12 @@ class Factors:
         write_arrays(path, arrays | {"global_mean": np.array(self.global_mean, dtype=np.float32)})
 
     @classmethod
-    def load(cls, path: Path = FACTORS) -> Self:
-        """Read the factors; a `UserError` where arrays do not fit together, are not finite or too large."""
-        arrays, none = read_arrays(path), np.empty(0)
+    def load(cls, path: Path = FACTORS, users: slice | None = None, shape: tuple[int, int] | None = None) -> Self:
+        """Read the factors; a `UserError` where arrays do not fit together, are not finite or too large.
+
+        Of `users`, where they are given, no others' are read; `shape` is then checked as in `check_shape`.
+        """
+        arrays, none = read_arrays(path, () if users is None else VECTORS[::2]), np.empty(0)
         user_factors, item_factors, user_bias, item_bias = vectors = [arrays.get(name, none) for name in VECTORS]
         order, mean = arrays.get("item_order", none), arrays.get("global_mean", none)
         interaction, scores = str(arrays.get("interaction")), str(arrays.get("scores"))
@@ -65,6 +68,9 @@ class Factors:
         )
         if not fits:
             raise UserError(f"{path}: is not a file of factors: arrays are missing or do not fit together; {RERUN}")
+        if users is not None and shape is not None:
+            _check_shape((len(user_factors), len(item_factors)), shape)
+            vectors[::2] = user_factors, user_bias = np.array(user_factors[users]), np.array(user_bias[users])
         if not all(np.isfinite(vector).all() for vector in (*vectors, mean)):
             raise UserError(f"{path}: contains NaN or infinite numbers: training diverged; lower the learning rate")
         longest = [np.linalg.norm(part.astype(np.float64), axis=1).max(initial=0) for part in vectors[:2]]
@@ -93,12 +99,7 @@ class Factors:
 
     def check_shape(self, shape: tuple[int, int]) -> None:
         """Refuse a split with other numbers of users and items than the one trained on."""
-        trained = len(self.user_factors), len(self.item_factors)
-        if trained != shape:
-            raise UserError(
-                f"{FACTORS}: was trained on {trained[0]} users and {trained[1]} items, but data/processed has "
-                f"{shape[0]} and {shape[1]}; {RERUN}"
-            )
+        _check_shape((len(self.user_factors), len(self.item_factors)), shape)
 
     @cached_property
     def _wide(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -196,6 +197,14 @@ class Factors:
         scores = np.empty_like(table)
         scores[:, order] = table + self._biases(users[:, None], order[None, :])
         return scores
+
+
+def _check_shape(trained: tuple[int, int], shape: tuple[int, int]) -> None:
+    if trained != shape:
+        raise UserError(
+            f"{FACTORS}: was trained on {trained[0]} users and {trained[1]} items, but data/processed has "
+            f"{shape[0]} and {shape[1]}; {RERUN}"
+        )
 
 
 def similar_items(

@@ -4,7 +4,6 @@ Train writes what the loss needs beyond the factors, so that folding in reads no
 """
 
 import dataclasses
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from recommender.data.interactions import STARS, stars
 from recommender.errors import RERUN, UserError
 from recommender.paths import FACTORS, FOLD_IN
 from recommender.ranking.factors import Factors
+from recommender.ranking.topk import threads
 from recommender.ranking.user_kernel import UserKernel
 from recommender.storage import read_arrays, write_arrays
 
@@ -186,8 +186,8 @@ def fold_in(factors: Factors, loss: FoldIn, ratings: "sp.csr_array") -> Factors:
         vector = np.concatenate([np.concatenate([vector, own]) for vector, _ in solved])
         return vector / len(solvers) ** 0.5, float(np.mean([bias for _, bias in solved]))
 
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as threads:
-        found = list(threads.map(one, range(ratings.shape[0])))
+    with threadpool_limits(1), ThreadPoolExecutor(threads()) as pool:
+        found = list(pool.map(one, range(ratings.shape[0])))
     vectors = np.array([vector for vector, _ in found], np.float32).reshape(len(found), factors.item_factors.shape[1])
     biases = np.array([bias for _, bias in found], np.float32)
     return dataclasses.replace(factors, user_factors=vectors, user_bias=biases)

@@ -88,13 +88,16 @@ class Recommender:
         """The number of ratings of each item: (num_items,) int64."""
         return np.bincount(self.rated.indices, minlength=len(self.items))
 
-    def recommend_all(self, k: int) -> pa.Table:
-        """List k items for every user, by user index and rank; a user who has rated nearly all items gets fewer."""
-        everybody = np.arange(len(self.user_ids), dtype=np.int32)
-        items, scores = self.learned.lists(self.factors.top_k, everybody, self.rated, k)
-        user, position = np.nonzero(items >= 0)
-        chosen = self.items.take(pa.array(items[user, position]))
-        rank, score = (position + 1).astype(np.int32), scores[user, position].astype(np.float32)
+    def recommend_all(self, k: int, wanted: NDArray[np.bool_]) -> pa.Table:
+        """List k items for each user wanted, by index and rank; a user who has rated nearly all items gets fewer.
+
+        `wanted` are (num_users,).
+        """
+        users = np.flatnonzero(wanted).astype(np.int32)
+        items, scores = self.learned.lists(self.factors.top_k, users, self.rated, k)
+        row, position = np.nonzero(items >= 0)
+        user, chosen = users[row], self.items.take(pa.array(items[row, position]))
+        rank, score = (position + 1).astype(np.int32), scores[row, position].astype(np.float32)
         columns = {"user_id": self.user_ids[user], "rank": rank, "item_id": chosen["item_id"], "score": score}
         return pa.table(columns | {name: chosen[name] for name in ("title", "categories")})
 

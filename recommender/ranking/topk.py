@@ -38,7 +38,7 @@ def top_k(
 
     With `tolerance` and `exact` the fast scores only choose candidates: every item that could be among the best k is
     scored again exactly, so that the lists do not depend on the order in which a machine's matrix product adds. A
-    users x items matrix is never in memory: users are processed in blocks, one thread a core.
+    users x items matrix is never in memory: users are processed in blocks, in `threads`.
 
     Args:
         users: (n,) user indices.
@@ -80,11 +80,17 @@ def top_k(
 
     size = max(1, BLOCK_BYTES // (8 * num_items))
     starts = range(0, len(users), size)
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as threads:
-        blocks = list(_with_progress(threads.map(block, starts), len(starts)))
+    with threadpool_limits(1), ThreadPoolExecutor(threads()) as pool:
+        blocks = list(_with_progress(pool.map(block, starts), len(starts)))
     if not blocks:
         return np.empty((0, k), dtype=np.int32), np.empty((0, k))
     return np.concatenate([items for items, _ in blocks]), np.concatenate([ranked for _, ranked in blocks])
+
+
+def threads() -> int:
+    """Return in how many threads to work: OMP_NUM_THREADS, 1 in workers that share a machine, or the cores."""
+    allowed = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(allowed) if allowed.isdecimal() and int(allowed) else os.cpu_count() or 1
 
 
 def kth_largest_bound(table: Scores, k: int) -> Scores:

@@ -15,7 +15,7 @@ from recommender.data.interactions import Interactions
 from recommender.evaluation import lists as measures
 from recommender.evaluation.heldout import HeldOut
 from recommender.evaluation.lists import BY_ITEMS, LISTS, Categories, ListMeasures
-from recommender.evaluation.metrics import RANKING, Measured, exposure
+from recommender.evaluation.metrics import RANKING, Measured, exposure, places
 from tests import reference
 
 Table = list[tuple[int, int, float]]
@@ -64,9 +64,13 @@ def test_one_list_matches_what_was_worked_out_by_hand() -> None:
 
 
 def test_gini_is_0_where_all_are_listed_as_often_and_close_to_1_for_one_item() -> None:
-    assert exposure(np.array([[0, 1], [1, 0]], dtype=np.int32), 2)["gini"].tolist() == [0, 0]
-    assert exposure(np.zeros((5, 1), dtype=np.int32), 100)["gini"][0] == pytest.approx(0.99)
-    assert exposure(np.full((5, 1), -1, dtype=np.int32), 100)["gini"].tolist() == [0]
+    def gini(lists: NDArray[np.int32], items: int) -> list[float]:
+        found: list[float] = exposure(places(lists, items))["gini"].tolist()
+        return found
+
+    assert gini(np.array([[0, 1], [1, 0]], dtype=np.int32), 2) == [0, 0]
+    assert gini(np.zeros((5, 1), dtype=np.int32), 100) == [pytest.approx(0.99)]
+    assert gini(np.full((5, 1), -1, dtype=np.int32), 100) == [0]
 
 
 @st.composite

@@ -20,7 +20,6 @@ from recommender.evaluation.metrics import (
     RANKING,
     Measured,
     accuracy,
-    exposure,
     rating_errors,
     reduced,
     relevant_rows,
@@ -46,7 +45,7 @@ def interactions(table: pd.DataFrame, shape: tuple[int, int]) -> Interactions:
 def ranking_metrics(
     lists: NDArray[np.int32], hits: NDArray[np.bool_], relevant: NDArray[np.int64], items: int
 ) -> Measured:
-    return Measured.of([reduced(accuracy(hits, relevant))], exposure(lists, items))
+    return Measured.of([reduced(accuracy(hits, relevant))], lists, items)
 
 
 def held_out_of(train: pd.DataFrame, test: pd.DataFrame, shape: tuple[int, int], quantile: float) -> HeldOut:

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
-from recommender.ranking.baselines import ease_top_k, ease_weights, item_means, liked
+from recommender.ranking.baselines import ItemSums, ease_top_k, ease_weights, item_means, liked
 from recommender.storage import read_csv, read_json, read_table
 from tests import reference
 from tests.conftest import set_params, stage
@@ -45,7 +45,7 @@ def test_item_means_are_damped_towards_the_global_mean(damping: float) -> None:
         own = [rating for rating, rated in zip(ratings, train.items.tolist(), strict=True) if rated == item]
         expected.append((sum(own) + damping * mean) / (len(own) + damping) if len(own) + damping else mean)
     assert 0 in train.item_counts()
-    assert_allclose(item_means(train, damping), expected, rtol=0, atol=1e-12)
+    assert_allclose(item_means(ItemSums.of(train), damping), expected, rtol=0, atol=1e-12)
 
 
 def test_liked_are_the_ratings_at_or_above_the_least() -> None:

@@ -1,5 +1,6 @@
 """Top-K lists against a full sort of the exact scores."""
 
+import os
 import re
 from fractions import Fraction
 from typing import Any
@@ -16,7 +17,7 @@ from threadpoolctl import threadpool_info
 from recommender.errors import UserError
 from recommender.ranking import topk
 from recommender.ranking.factors import Factors
-from recommender.ranking.topk import CHUNK, check_k, kth_largest_bound, top_k, top_k_of_all
+from recommender.ranking.topk import CHUNK, check_k, kth_largest_bound, threads, top_k, top_k_of_all
 
 Lists = tuple[NDArray[np.int32], NDArray[np.float64]]
 UNIT = 2.0**-24  # relative rounding error of float32
@@ -370,3 +371,13 @@ def test_progress_is_shown_on_a_terminal_after_a_while_and_disappears(
         assert shown.endswith("\r")
     else:
         assert shown == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("3", 3), ("2,4", 2), ("", os.cpu_count()), ("0", os.cpu_count()), ("x", os.cpu_count())]
+)
+def test_threads_are_as_many_as_omp_num_threads_says(
+    value: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert threads() == expected
