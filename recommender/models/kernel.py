@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
-from recommender.models.core.algebra import inverse_root, product
-from recommender.models.core.backend import tf
+from recommender.models.core.algebra import gram, inverse_root, product
 from recommender.models.core.kernels import user_features
 from recommender.params import Kernel
 from recommender.ranking.factors import Factors
@@ -37,7 +36,6 @@ def solve(known: Interactions, item_order: NDArray[np.int32], section: Kernel, s
 
 def ridge(vectors: NDArray[np.float32], targets: "sp.csr_array", penalty: float) -> NDArray[np.float32]:
     """Return the item vectors V that minimise |targets - U Vᵀ|² + penalty |V|²: (num_items, size) float32."""
-    wide = tf.cast(vectors, tf.float64)
-    root = inverse_root(product(wide, wide) + penalty * tf.eye(wide.shape[1], dtype=tf.float64))
+    root = inverse_root(gram(vectors.astype(np.float64)) + penalty * np.eye(vectors.shape[1]))
     right = np.ascontiguousarray((targets.T.tocsr() @ vectors).T)
-    return np.array(product(right, tf.cast(product(root, root), tf.float32)))
+    return np.array(product(right, gram(root).astype(np.float32)))

@@ -10,7 +10,17 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from recommender.models.core.algebra import ROWS, SMALL, TILE, inner_products, inverse, inverse_root, product
+from recommender.models.core.algebra import (
+    PANEL,
+    ROWS,
+    SMALL,
+    TILE,
+    gram,
+    inner_products,
+    inverse,
+    inverse_root,
+    product,
+)
 from recommender.models.core.backend import tf
 from tests.conftest import REPOSITORY
 
@@ -66,6 +76,15 @@ def test_inner_products_and_their_gradients_are_those_of_numpy(sizes: tuple[int,
     assert_allclose(gradients[1], upstream.T @ wide[0], rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("columns", [1, TILE + 1, PANEL, PANEL + 5])
+def test_half_of_a_symmetric_product_has_the_bits_of_the_whole(columns: int, dtype: type) -> None:
+    matrix = np.random.default_rng(columns).standard_normal((300, columns)).astype(dtype)
+    found = gram(matrix)
+    assert_array_equal(found, np.asarray(product(matrix, matrix)))
+    assert_array_equal(gram(np.ascontiguousarray(matrix.T), axis=1), found)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_inverses_are_those_of_numpy(size: int) -> None:
     matrix = positive_definite(size)
@@ -85,13 +104,14 @@ def test_roots_are_rounded_as_numpy_rounds_them(dtype: type) -> None:
 
 BITS = """
 import hashlib, numpy as np
-from recommender.models.core.algebra import inner_products, inverse, inverse_root, product
+from recommender.models.core.algebra import gram, inner_products, inverse, inverse_root, product
 from recommender.models.core.backend import tf
 random, digest = np.random.default_rng(3), hashlib.sha256()
 for rows, left, right in [(700, 1000, 1000), (1300, 333, 90), (2500, 544, 544), (500, 2000, 70)]:
     one, other = (random.standard_normal((rows, columns)) for columns in (left, right))
     for dtype in (np.float32, np.float64):
         digest.update(np.asarray(product(one.astype(dtype), other.astype(dtype))).tobytes())
+        digest.update(gram(one.astype(dtype)).tobytes())
 @tf.function(jit_compile=True)
 def both_ways(vectors, others):
     with tf.GradientTape() as tape:
@@ -101,11 +121,11 @@ def both_ways(vectors, others):
     return products, *tape.gradient(total, (vectors, others))
 for part in both_ways(*(tf.constant(random.standard_normal((rows, 500)), tf.float32) for rows in (128, 6040))):
     digest.update(np.asarray(part).tobytes())
-gram = one.T @ one / 500 + np.eye(2000)
-gram = np.round(gram, 6)  # NumPy's own product is not the same everywhere
+square = one.T @ one / 500 + np.eye(2000)
+square = np.round(square, 6)  # NumPy's own product is not the same everywhere
 for dtype in (np.float32, np.float64):
-    digest.update(np.asarray(inverse(gram.astype(dtype))).tobytes())
-    digest.update(np.asarray(inverse_root(gram[:600, :600].astype(dtype))).tobytes())
+    digest.update(np.asarray(inverse(square.astype(dtype))).tobytes())
+    digest.update(np.asarray(inverse_root(square[:600, :600].astype(dtype))).tobytes())
 print(digest.hexdigest())
 """
 

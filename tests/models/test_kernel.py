@@ -5,11 +5,12 @@ import math
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
-from recommender.models.core.kernels import KEPT, item_weights, leading, user_kernel
+from recommender.models.core.kernels import KEPT, PRODUCTS, item_weights, leading, sparse_gram, user_kernel
 from recommender.models.core.training import train
 from recommender.models.kernel import TARGET_BASE, ridge, solve
 from recommender.params import Kernel
@@ -125,6 +126,11 @@ def test_profiles_are_those_of_the_definition() -> None:
         )
 
 
+def test_half_of_the_products_of_sparse_rows_has_the_bits_of_the_whole() -> None:
+    rows = sp.random_array((2 * PRODUCTS + 3, 50), density=0.2, format="csr", rng=np.random.default_rng(9))
+    assert_array_equal(sparse_gram(rows), (rows @ rows.T.tocsr()).toarray().astype(np.float32))
+
+
 def test_a_ridge_leaves_no_gradient() -> None:
     users = np.random.default_rng(1).normal(0, 1, (USERS, SIZE)).astype(np.float32)
     targets = KNOWN.matrix()
@@ -137,7 +143,8 @@ def test_a_ridge_leaves_no_gradient() -> None:
 def test_leading_features_of_a_singular_kernel_are_those_of_what_is_there() -> None:
     few = np.random.default_rng(2).normal(0, 1, (40, 3)).astype(np.float32)
     kernel = few @ few.T
-    features = kernel @ np.asarray(leading(kernel, 10, 0))
+    mapping, features = leading(kernel, 10, 0)
+    assert_allclose(kernel @ mapping, features, rtol=0, atol=1e-3)
     assert_allclose(features @ features.T, kernel, rtol=0, atol=2e-2)
 
 

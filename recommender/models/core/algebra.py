@@ -1,9 +1,10 @@
-"""Linear algebra inside XLA, to the same bits whatever the processor and the number of threads.
+"""Linear algebra to the same bits whatever the processor and the number of threads.
 
 LAPACK and OpenBLAS choose kernels by processor and threads, and so does the library behind XLA's own matrix products:
 it cuts long contractions by the size of the caches, and by the number of threads where its tiles end, in kernels that
 round otherwise. Contractions of `ROWS`, which fit the first-level cache of any processor, and columns in whole tiles
-leave it nothing to choose. Everything here is made of such products, added in a fixed order.
+leave it nothing to choose. Everything here is made of such products, added in a fixed order, and of NumPy's operations
+on single numbers, which are rounded exactly.
 """
 
 from typing import Any, Final
@@ -19,6 +20,8 @@ ROWS: Final = {tf.float32: 256, tf.float64: 240}  # of a contraction; (32 KiB - 
 TILE: Final = 48  # columns: a multiple of every tile's
 SMALL: Final = 1200  # rows of a matrix that is eliminated a tile at a time; of a larger one `ELIMINATED` are
 ELIMINATED: Final = 240
+FINE: Final = 12  # of float64, whose longer contractions and wider products threads divide
+PANEL: Final = 960  # rows or columns of a symmetric matrix that are computed at a time, up to the diagonal
 
 
 def product(left: Matrix, right: Matrix) -> Tensor:
@@ -66,48 +69,67 @@ def _contracted(left: Matrix, right: Matrix, axes: tuple[int, int]) -> Tensor:
     return total[: sizes[0], : sizes[1]]
 
 
-@tf.function(jit_compile=True, autograph=False)
-def inverse(matrix: Matrix) -> Tensor:
+def gram(matrix: Matrix, axis: int = 0) -> NDArray[Any]:
+    """Return matrixᵀ matrix, or with axis 1 matrix matrixᵀ, from little more than half of the products."""
+    matrix = tf.convert_to_tensor(matrix)
+    size = matrix.shape[1 - axis]
+    found = np.empty((size, size), matrix.dtype.as_numpy_dtype)
+    for start in range(0, size, PANEL):
+        end = min(start + PANEL, size)
+        before, panel = (matrix[:end], matrix[start:end]) if axis else (matrix[:, :end], matrix[:, start:end])
+        found[:end, start:end] = _contracted(before, panel, (axis, axis))
+        found[start:end, :start] = found[:start, start:end].T
+    return found
+
+
+def inverse(matrix: Matrix) -> NDArray[Any]:
     """Return the inverse of a symmetric positive definite matrix, by elimination in blocks (Gauss and Jordan)."""
-    return _eliminated(tf.convert_to_tensor(matrix), whole=True)
+    return _eliminated(np.asarray(matrix), whole=True)
 
 
-@tf.function(jit_compile=True, autograph=False)
-def inverse_root(matrix: Matrix) -> Tensor:
+def inverse_root(matrix: Matrix) -> NDArray[Any]:
     """Return the lower triangular R with R S Rᵀ = I of a symmetric positive definite S: its Cholesky root's inverse."""
-    return tf.linalg.band_part(_eliminated(tf.convert_to_tensor(matrix), whole=False), -1, 0)
+    return _eliminated(np.asarray(matrix), whole=False)
 
 
 def _padded(matrix: Tensor, rows: int, columns: int) -> Tensor:
     return tf.pad(matrix, ((0, rows), (0, columns))) if rows or columns else matrix
 
 
-def _eliminated(matrix: Tensor, *, whole: bool) -> Tensor:
+def _eliminated(matrix: NDArray[Any], *, whole: bool) -> NDArray[Any]:
     """Eliminate blocks of rows from all others, for the inverse, or from those below, for the inverse of the root.
 
-    A column that has been eliminated has room for one of the result. Above the diagonal of a root is what is left over.
+    A column that has been eliminated has room for one of the result. Only the lower triangle is read. Above it would
+    be the same, but of the other sign where one of row and column has been eliminated and the other has not.
     """
-    size = matrix.shape[0]
-    if size == 1:  # XLA has an instruction for 1 / sqrt that rounds otherwise on every processor
-        return 1 / matrix if whole else tf.sqrt(1 / matrix)
-    block = 1 if size <= TILE else TILE if size <= SMALL else ELIMINATED
-    rows = np.arange(size + -size % block)
-    # Rows that fill the last block are those of the identity.
-    matrix = _padded(matrix, len(rows) - size, len(rows) - size)
-    matrix = tf.linalg.set_diag(matrix, tf.where(rows < size, tf.linalg.diag_part(matrix), 1))
+    size = len(matrix)
+    if size == 1:
+        return 1 / matrix if whole else np.sqrt(1 / matrix)
+    block = FINE if matrix.dtype == np.float64 else TILE if size <= SMALL else ELIMINATED
+    block = 1 if size <= TILE else block
+    rest = np.eye(size + -size % block, dtype=matrix.dtype)  # rows that fill the last block are those of the identity
+    rest[:size, :size] = matrix
+    one = np.eye(block, dtype=matrix.dtype)
+    for start in range(0, len(rest), block):
+        end = start + block
+        inverted = _eliminated(rest[start:end, start:end], whole=whole)
+        row = np.hstack([rest[start:end, :start], one, rest[end:, start:end].T])
+        pivot = _multiplied(inverted.T, row)
+        sign = np.repeat(np.array([-whole, 0, 1], matrix.dtype), (start, block, len(rest) - end))
+        others = (row if whole else pivot) * sign
+        rest[start:end, :end], rest[end:, start:end] = pivot[:, :end], 0
+        for first in range(0 if whole else end, len(rest), PANEL):
+            last = first + PANEL
+            rest[first:last, :last] -= _multiplied(others[:, first:last], pivot[:, :last])
+    found = np.tril(rest[:size, :size])
+    if whole:
+        found += np.tril(found, -1).T
+    return found
 
-    def step(start: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        chosen = start + tf.range(block)
-        here = (rows >= start) & (rows < start + block)
-        pivot = tf.slice(matrix, (start, 0), (block, len(rows)))
-        others = tf.slice(matrix, (0, start), (len(rows), block))
-        inverted = _eliminated(tf.slice(pivot, (0, start), (block, block)), whole=whole)
-        pivot = tf.matmul(inverted, tf.where(here, tf.cast(rows == chosen[:, None], matrix.dtype), pivot))
-        if not whole:
-            others = tf.matmul(others, inverted, transpose_b=True)
-        others = tf.where((~here if whole else rows >= start + block)[:, None], others, 0)
-        matrix = tf.where(here, tf.zeros((), matrix.dtype), matrix) - tf.matmul(others, pivot)
-        return start + block, tf.tensor_scatter_nd_update(matrix, chosen[:, None], pivot)
 
-    done = tf.while_loop(lambda start, _: start < len(rows), step, (0, matrix))[1]
-    return done[:size, :size]
+def _multiplied(left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
+    """Return leftᵀ right; of `PANEL` columns at a time, as threads divide wider products where they round otherwise."""
+    if len(left) == 1:
+        return left.T * right
+    parts = (right[:, start : start + PANEL] for start in range(0, right.shape[1], PANEL))
+    return np.hstack([tf.matmul(left, part, transpose_a=True) for part in parts])

@@ -19,8 +19,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with contextlib.suppress(AttributeError):  # of the C library, which may be another than GNU's
     for parameter, value in ((-8, 1), (-4, 0), (-1, 2**31 - 1)):  # M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD
         ctypes.CDLL(None).mallopt(parameter, value)
-# Every x86-64 machine in question has the instructions of AVX2; wider ones could add in another order. So does YNNPACK,
-# which multiplies matrices by what it finds the processor to have, whatever XLA is asked for.
+# Every x86-64 machine in question has the instructions of AVX2; wider ones could add in another order. YNNPACK, which
+# multiplies matrices for XLA, uses the widest that it finds whatever XLA is set to, and is left out.
 for flag in ("--xla_cpu_max_isa=AVX2", "--xla_cpu_experimental_ynn_fusion_type="):
     if flag.partition("=")[0] not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
@@ -50,7 +50,7 @@ def _quick_and_quiet(*unused: str) -> Iterator[None]:
             del sys.modules[module]
 
 
-with _quick_and_quiet("pandas", "scipy", "sklearn"):
+with _quick_and_quiet("matplotlib", "pandas", "scipy", "sklearn"):
     import keras
     import tensorflow as tf
     from keras import ops

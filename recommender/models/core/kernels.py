@@ -1,7 +1,6 @@
 """The kernel between users' profiles, and its leading features: what `kernel` and `encoded_mf` share."""
 
 import dataclasses
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
@@ -10,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
-from recommender.models.core.algebra import Matrix, inner_products, inverse, inverse_root, product
+from recommender.models.core.algebra import Matrix, gram, inner_products, inverse, inverse_root, product
 from recommender.models.core.backend import tf
 from recommender.params import Kernel
+from recommender.ranking.topk import threads
 from recommender.ranking.user_kernel import UserKernel
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Tensor = Any  # TensorFlow ships no types
 BLOCK: Final = 1024  # rows that a thread makes at a time
+PRODUCTS: Final = 256  # rows of a symmetric product that a thread makes at a time, up to the diagonal
 MOST: Final = 8192  # rows that are there at a time
 ROUNDS: Final = 1  # of subspace iteration
 KEPT: Final = 512  # users that new ones are compared with
@@ -32,17 +33,17 @@ def user_features(known: Interactions, section: Kernel, size: int, seed: int) ->
     ratings, users = known.matrix(), _landmarks(known, section, seed)
     kernel = user_kernel(ratings, known.scale, section, users)
     anchors = kernel.anchors, kernel.anchor_scale
-    between = between_rows(*anchors, *anchors, section.user_gamma)
-    mapping = leading(between, min(size, len(users)), seed)
-    if len(users) == known.num_users:
-        vectors = np.array(product(between, mapping))
-    else:
-        inputs, scale = kernel.inputs(ratings), kernel.scale(np.diff(ratings.indptr))
-        blocks = [slice(start, start + MOST) for start in range(0, known.num_users, MOST)]
-        rows = ((dense_rows(kernel.features, inputs[block]), scale[block]) for block in blocks)
-        parts = (between_rows(*anchors, *part, section.user_gamma) for part in rows)
-        vectors = np.concatenate([np.array(product(part, mapping)) for part in parts])
-    return vectors, _compact(dataclasses.replace(kernel, mapping=np.array(mapping)), between, vectors[users])
+    between = exponential(gram(kernel.anchors, axis=1), section.user_gamma, kernel.anchor_scale, kernel.anchor_scale)
+    mapping, found = leading(between, min(size, len(users)), seed)
+    vectors = np.empty((known.num_users, found.shape[1]), np.float32)
+    vectors[users] = found
+    others = np.setdiff1d(np.arange(known.num_users), users)
+    inputs, scale = kernel.inputs(ratings), kernel.scale(np.diff(ratings.indptr))
+    for start in range(0, len(others), MOST):
+        block = others[start : start + MOST]
+        features = dense_rows(kernel.features, inputs[block])
+        vectors[block] = product(between_rows(*anchors, features, scale[block], section.user_gamma), mapping)
+    return vectors, _compact(dataclasses.replace(kernel, mapping=mapping), between, found)
 
 
 def user_kernel(
@@ -89,11 +90,15 @@ def item_weights(inputs: "sp.csr_array", landmarks: NDArray[np.int32], section: 
     lengths = np.sqrt(np.bincount(scaled.indices, scaled.data**2, scaled.shape[1]))
     lengths = np.where(lengths > 0, lengths, 1)
     scaled.data /= lengths[scaled.indices]
-    cosines = dense_rows(lambda rows: (rows @ scaled).toarray().astype(np.float32), scaled.T.tocsr()[landmarks])
+    by_item = scaled.T.tocsr()
+    if len(landmarks) == len(scale):
+        cosines = sparse_gram(by_item)
+    else:
+        cosines = dense_rows(lambda rows: (rows @ scaled).toarray().astype(np.float32), by_item[landmarks])
     kernel = exponential(cosines, section.item_gamma, scale[landmarks], scale)
     inverted = inverse(tf.gather(kernel, landmarks, axis=1) + section.item_ridge * tf.eye(len(landmarks)))
     weights = np.array(product(inverted, kernel)) if len(landmarks) < len(scale) else np.empty(kernel.shape, np.float32)
-    weights[:, landmarks] = inverted / -tf.linalg.diag_part(inverted)
+    weights[:, landmarks] = inverted / -np.diag(inverted)
     weights[np.arange(len(landmarks)), landmarks] = 0
     return weights
 
@@ -110,8 +115,10 @@ def exponential(cosines: Tensor, gamma: float, left: Tensor, right: Tensor) -> T
     return tf.exp(gamma * (cosines - 1)) * left[:, None] * right
 
 
-def leading(kernel: Tensor, size: int, seed: int, rounds: int = ROUNDS) -> Tensor:
-    """Return the (n, size) matrix that the rows of an (n, n) kernel are multiplied by for features F: F Fᵀ ≈ kernel.
+def leading(
+    kernel: Tensor, size: int, seed: int, rounds: int = ROUNDS
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the (n, size) matrix that an (n, n) kernel is multiplied by for features F, and F: F Fᵀ ≈ kernel.
 
     Subspace iteration (Halko, Martinsson and Tropp, Finding structure with randomness, 2011, algorithm 4.4), made
     orthonormal by Cholesky's root, and Nyström's approximation from what it ends in: K Q (Qᵀ K Q)^-1 Qᵀ K.
@@ -119,15 +126,19 @@ def leading(kernel: Tensor, size: int, seed: int, rounds: int = ROUNDS) -> Tenso
     basis = (np.random.default_rng(seed).random((kernel.shape[0], size)) - 0.5).astype(np.float32)
     for _ in range(rounds):
         basis = product(kernel, basis)
-        basis = _rooted(basis, basis, basis, SHIFT**2)
-    return _rooted(basis, basis, product(kernel, basis), SHIFT)
+        basis = _turned(basis, _root(gram(tf.cast(basis, tf.float64)), SHIFT**2))
+    images = product(kernel, basis)
+    root = _root(product(tf.cast(basis, tf.float64), tf.cast(images, tf.float64)), SHIFT)
+    return _turned(basis, root), _turned(images, root)
 
 
-def _rooted(basis: Tensor, left: Tensor, right: Tensor, shift: float) -> Tensor:
-    """Return basis Rᵀ with R leftᵀ right Rᵀ = I, computed in float64."""
-    gram = product(tf.cast(left, tf.float64), tf.cast(right, tf.float64))
-    root = inverse_root(gram + shift * np.trace(gram) * tf.eye(gram.shape[0], dtype=tf.float64))
-    return product(tf.transpose(basis), tf.cast(tf.transpose(root), tf.float32))
+def _root(square: Tensor, shift: float) -> NDArray[np.float64]:
+    """Return the lower triangular R with R S Rᵀ = I of a float64 matrix S whose diagonal is shifted."""
+    return inverse_root(square + shift * np.trace(square) * np.eye(len(square)))
+
+
+def _turned(matrix: Tensor, root: NDArray[np.float64]) -> NDArray[np.float32]:
+    return np.array(product(tf.transpose(matrix), root.T.astype(np.float32)))
 
 
 def _compact(kernel: UserKernel, between: Tensor, vectors: NDArray[np.float32]) -> UserKernel:
@@ -137,10 +148,10 @@ def _compact(kernel: UserKernel, between: Tensor, vectors: NDArray[np.float32]) 
     if len(kept) > KEPT:
         kept = np.linspace(0, len(kept) - 1, KEPT).astype(np.int32)
         rows = tf.cast(tf.gather(between, kept, axis=1), tf.float64)  # float32 rounds by more than the shift
-        gram = product(rows, rows)
-        shift = KEPT_RIDGE * tf.linalg.trace(gram) / KEPT
+        square = gram(rows)
+        shift = KEPT_RIDGE * np.trace(square) / KEPT
         right = product(rows, tf.cast(vectors, tf.float64))
-        mapping = np.array(product(inverse(gram + shift * tf.eye(KEPT, dtype=tf.float64)), right), np.float32)
+        mapping = np.array(product(inverse(square + shift * np.eye(KEPT)), right), np.float32)
     weights, anchors = (part.astype(np.float16) for part in (kernel.item_weights, kernel.anchors[kept]))
     scale = kernel.anchor_scale[kept]
     return dataclasses.replace(kernel, item_weights=weights, anchors=anchors, anchor_scale=scale, mapping=mapping)
@@ -156,6 +167,21 @@ def _landmarks(known: Interactions, section: Kernel, seed: int) -> NDArray[np.in
 
 def dense_rows(rows: Callable[["sp.csr_array"], NDArray[np.float32]], inputs: "sp.csr_array") -> NDArray[np.float32]:
     """Return dense rows made of sparse ones, `BLOCK` at a time in threads."""
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(threads()) as pool:
         starts = range(0, inputs.shape[0], BLOCK)
-        return np.concatenate(list(threads.map(lambda start: rows(inputs[start : start + BLOCK]), starts)))
+        return np.concatenate(list(pool.map(lambda start: rows(inputs[start : start + BLOCK]), starts)))
+
+
+def sparse_gram(rows: "sp.csr_array") -> NDArray[np.float32]:
+    """Return the products of all rows with all, (n, n), from little more than half of them; in threads."""
+    columns = rows.T.tocsr()
+    found = np.empty((rows.shape[0], rows.shape[0]), np.float32)
+
+    def multiply(start: int) -> None:
+        here, end = slice(start, start + PRODUCTS), start + PRODUCTS
+        found[here, :end] = (rows[here] @ columns[:, :end]).toarray()
+        found[:start, here] = found[here, :start].T
+
+    with ThreadPoolExecutor(threads()) as pool:
+        list(pool.map(multiply, range(0, len(found), PRODUCTS)))
+    return found
