@@ -6,14 +6,12 @@ import numpy as np
 
 from recommender.environment import check_environment
 from recommender.errors import run
-from recommender.evaluation.heldout import HeldOut
-from recommender.evaluation.lists import Categories, ListMeasures
+from recommender.evaluation.at_once import evaluate_at_once
 from recommender.evaluation.metrics import CURVES
-from recommender.evaluation.results import measure, no_users
+from recommender.evaluation.results import no_users
+from recommender.parallel.measuring import evaluate_in_parts
 from recommender.params_file import load_params
 from recommender.paths import AT_K, METRICS, USER_METRICS
-from recommender.ranking.factors import Factors
-from recommender.ranking.topk import check_k
 from recommender.storage import write_csv, write_json, write_table
 
 
@@ -28,17 +26,9 @@ def main() -> None:
         write_csv(AT_K, dict.fromkeys(("k", *CURVES), np.empty(0)))
         write_table(USER_METRICS, no_users(k))
         return
-    held_out = HeldOut.read(params.evaluate.relevance_quantile, params.train.learned_from)
-    test = held_out.ratings
-    check_k("params.yaml: evaluate.k", k, test.num_items)
-    factors = Factors.load()
-    factors.check_shape(test.shape)
-    measures = ListMeasures(held_out, Categories.read(), k)
-    predicted = factors.predict(test.users, test.items) if factors.predicts_ratings else None
-    metrics, curves, table = measure(params.train.model, measures, held_out.lists(factors.top_k, k), predicted)
-    write_json(METRICS, metrics)
-    write_csv(AT_K, {"k": np.arange(1, k + 1)} | curves)
-    write_table(USER_METRICS, table)
+    found = (evaluate_in_parts if params.engine.parts > 1 else evaluate_at_once)(params)
+    write_json(METRICS, found.metrics())
+    write_csv(AT_K, {"k": np.arange(1, k + 1)} | found.curves())
 
 
 if __name__ == "__main__":

@@ -3,8 +3,12 @@
 import argparse
 import json
 
+import numpy as np
+
+from recommender.data.sampling import Sample
 from recommender.environment import check_environment
 from recommender.errors import UserError, run
+from recommender.parallel.recommending import recommend_in_parts
 from recommender.params_file import load_params
 from recommender.paths import RECOMMENDATIONS
 from recommender.ranking.recommender import Recommender, as_text
@@ -35,13 +39,17 @@ def main() -> None:
     if everybody and vars(arguments) != vars(parser.parse_args([])):
         parser.error("these options show one user: give --user ID or --likes TITLE too")
     params = load_params()
+    if everybody and params.engine.parts > 1:
+        recommend_in_parts(params)
+        return
     recommender = Recommender.read(params.train.learned_from)
     k = params.recommend.k if arguments.k is None else arguments.k
     if k < 1:
         raise UserError(f"--k: must be at least 1; found {k}")
     check_k("params.yaml: recommend.k" if arguments.k is None else "--k", k, len(recommender.items))
     if everybody:
-        write_table(RECOMMENDATIONS, recommender.recommend_all(k))
+        sample = Sample(params.recommend.user_share, params.split.seed)
+        write_table(RECOMMENDATIONS, recommender.recommend_all(k, sample.has(np.arange(len(recommender.user_ids)))))
         return
     wanted = recommender.wanted_by_name(arguments.category, arguments.exclude, arguments.from_year)
     if arguments.likes is None:

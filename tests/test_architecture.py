@@ -9,18 +9,19 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-DATA, RANKING, EVALUATION, MODELS, REPORT = ROOMS = tuple(
-    f"recommender.{room}" for room in ("data", "ranking", "evaluation", "models", "report")
+DATA, RANKING, EVALUATION, PARALLEL, MODELS, REPORT = ROOMS = tuple(
+    f"recommender.{room}" for room in ("data", "ranking", "evaluation", "parallel", "models", "report")
 )
 ABOVE = ("stages", "tools", "benchmarks")
 # What the files of each folder must not import; the files of `recommender` itself (errors, paths, ...) know no room.
 FORBIDDEN = {
     "recommender": (*ROOMS, *ABOVE),
-    DATA: (RANKING, EVALUATION, MODELS, REPORT, *ABOVE),
-    RANKING: (EVALUATION, MODELS, REPORT, *ABOVE),
-    EVALUATION: (MODELS, REPORT, *ABOVE),
+    DATA: (RANKING, EVALUATION, PARALLEL, MODELS, REPORT, *ABOVE),
+    RANKING: (EVALUATION, PARALLEL, MODELS, REPORT, *ABOVE),
+    EVALUATION: (PARALLEL, MODELS, REPORT, *ABOVE),
+    PARALLEL: (MODELS, REPORT, *ABOVE),
     MODELS: (REPORT, *ABOVE),
-    REPORT: (MODELS, *ABOVE),
+    REPORT: (PARALLEL, MODELS, *ABOVE),
     "stages": ABOVE,  # nor each other: DVC runs them one by one
     "tools": ("benchmarks",),
     "benchmarks": (),
@@ -84,6 +85,12 @@ def test_the_code_keeps_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
         ("recommender.evaluation.heldout", "import recommender.report.charts", "imports recommender.report.charts"),
         ("recommender.evaluation.heldout", "import recommender.models.mf", "imports recommender.models.mf"),
         ("recommender.models.mf", "import recommender.report.charts", "imports recommender.report.charts"),
+        ("recommender.data.blocks", "from recommender.parallel import engine", "imports recommender.parallel.engine"),
+        ("recommender.ranking.topk", "import recommender.parallel.engine", "imports recommender.parallel.engine"),
+        ("recommender.evaluation.lists", "import recommender.parallel.engine", "imports recommender.parallel.engine"),
+        ("recommender.report.page", "import recommender.parallel.engine", "imports recommender.parallel.engine"),
+        ("recommender.parallel.engine", "import recommender.models.mf", "imports recommender.models.mf"),
+        ("recommender.parallel.users", "import keras", "imports keras"),
         ("recommender.report.charts", "if X:\n    from recommender import models", "imports recommender.models"),
         ("recommender.ranking.factors", "import tensorflow as tf", "imports tensorflow"),
         ("stages.train", "from keras import ops", "imports keras.ops"),
@@ -106,6 +113,8 @@ def test_each_rule_notices_what_breaks_it(module: str, source: str, expected: st
         ("recommender.ranking.baselines", "from recommender.data.interactions import Interactions"),
         ("recommender.evaluation.heldout", "from recommender.ranking import factors"),
         ("recommender.models.core.training", "import tensorflow\nfrom recommender.evaluation import heldout"),
+        ("recommender.parallel.users", "from recommender.data import blocks\nimport recommender.evaluation.lists"),
+        ("recommender.models.core.blocks", "from recommender.parallel.engine import Engine"),
         ("recommender.report.charts", "from recommender.ranking.recommender import Recommender"),
         ("stages.train", "import numpy\nfrom recommender.models.core import training\n" * 40),
         ("tools.results", "from stages import train\nfrom recommender.models.mf import prepare"),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from recommender.data.interactions import Interactions
 from recommender.models.core.backend import keras, ops, tf
 from recommender.models.core.batches import RatingBatches
-from recommender.models.core.steps import Tensor, adam_rate, adam_step
+from recommender.models.core.steps import Tensor, adam_rate, adam_step, lazy_adam_step
 from recommender.models.core.training import Job, adam
 from recommender.params import Mf
 from recommender.ranking.factors import Factors
@@ -170,22 +170,18 @@ class MatrixFactorization(keras.Model):
     def _lazy_step(self, batch: Batch, state: State, rate: Tensor) -> tuple[Tensor, State]:
         """Update the weights and moments of the batch's users and items alone, however many there are in all."""
         pairs, ratings, weights = batch
-        parts, places = state
-        size, rows = self.embedding_size, tf.reshape(self._table_rows(pairs), [-1])
-        values, momentum, velocity = (tf.gather(part, rows) for part in parts)
-        with tf.GradientTape() as tape:
-            tape.watch(values)
-            vectors, biases = tf.reshape(values[:, :size], (-1, 2, size)), tf.reshape(values[:, size], (-1, 2))
-            loss = self.loss(ratings, self._combine(vectors, biases, weights), weights)
-        # All occurrences of a row point to one place, where their gradients are added up.
-        places = tf.tensor_scatter_nd_update(places, rows[:, None], tf.range(tf.shape(rows)[0]))
-        place = tf.gather(places, rows)
-        gradients = tape.gradient(loss, values)
-        gradient = tf.gather(tf.tensor_scatter_nd_add(tf.zeros_like(gradients), place[:, None], gradients), place)
-        gradient += 2 * self.l2 * tf.concat([values[:, :size], tf.zeros_like(values[:, size:])], axis=1)
-        updated = adam_step(self.optimizer, (values, momentum, velocity), gradient, tf.square(gradient), rate)
-        changes = zip(parts, updated, strict=True)
-        return loss, (tuple(tf.tensor_scatter_nd_update(part, rows[:, None], new) for part, new in changes), places)
+        tables, places = state
+
+        def batch_loss(values: Tensor) -> Tensor:
+            vectors, biases = (
+                tf.reshape(values[:, :-1], (-1, 2, self.embedding_size)),
+                tf.reshape(values[:, -1], (-1, 2)),
+            )
+            return self.loss(ratings, self._combine(vectors, biases, weights), weights)
+
+        rows = tf.reshape(self._table_rows(pairs), [-1])
+        loss, tables, places = lazy_adam_step(self.optimizer, tables, places, rows, batch_loss, self.l2, rate)
+        return loss, (tables, places)
 
     def test_step(self, data: Batch) -> dict[str, Tensor]:
         """Add the squared errors of an ordinary batch, or of a stack, to the mean."""

@@ -1,5 +1,6 @@
 """The page: what it is made from, and its tables and charts in the template."""
 
+import math
 from collections.abc import Mapping
 from operator import attrgetter
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from recommender import paths
 from recommender.data.interactions import Interactions
+from recommender.data.sampling import Sample
 from recommender.errors import one_line
 from recommender.evaluation.heldout import HeldOut
 from recommender.evaluation.lists import JUDGED, LISTS, Categories
@@ -26,11 +28,12 @@ from recommender.ranking.topk import stored_entries
 from recommender.report import charts
 from recommender.report import lists as list_charts
 from recommender.report.drawing import Chart, style
-from recommender.storage import read_csv, read_json, read_table
+from recommender.storage import read_csv, read_json, read_row_groups, read_table, row_group_sizes
 
 THIS: Final = "this model"
 NAMES: Final = {"item_mean": "the item mean", "ease": "EASE"}  # of baselines in a sentence
 TEMPLATE: Final = Path(__file__).with_name("page.html")
+MOST_RATINGS: Final = 20_000_000  # about, that the page is drawn from
 SEED: Final = 7  # of the users shown
 USERS_SHOWN: Final = 5
 FAVOURITES: Final = 10
@@ -45,11 +48,17 @@ class Run:
     def __init__(self, params: Params) -> None:
         """Read what the other stages wrote."""
         self.params = params
-        self.known = Interactions.read(paths.TRAIN, paths.VALIDATION, paths.GIVEN)  # before the model is measured
-        self.held_out = HeldOut.read(params.evaluate.relevance_quantile, params.train.learned_from)
-        self.ratings = self.known.joined(self.held_out.ratings)
+        self.split = read_json(paths.SPLIT_METRICS)
+        # Of the users, whose ratings the page is drawn from; their share is 1 but for very many ratings.
+        self.drawn = Sample(min(1.0, MOST_RATINGS / self.split["ratings"]), params.split.seed)
+        known = paths.TRAIN, paths.VALIDATION, paths.GIVEN  # before the model is measured
+        self.known = Interactions.read(*known, sample=self.drawn)
+        measured = Sample(params.evaluate.user_share, params.split.seed)
+        quantile, learned_from = params.evaluate.relevance_quantile, params.train.learned_from
+        self.held_out = HeldOut.read(quantile, learned_from, measured, self.drawn)
+        self.ratings = Interactions.read(*known, paths.TEST, sample=self.drawn)
         self.popular = np.argsort(-self.known.item_counts(), kind="stable")  # item indices, most known ratings first
-        self.times = read_table(paths.RATINGS, ["timestamp"])["timestamp"]  # of all ratings, before filters
+        self.times = _times(math.ceil(self.split["ratings"] / MOST_RATINGS))
         self.items = read_table(paths.ITEMS).drop_columns("item")  # item_id, title, categories, what own files have
         self.titles: list[str] = self.items["title"].to_pylist()
         self.user_ids = read_table(paths.USERS, ["user_id"])["user_id"].to_numpy()
@@ -58,7 +67,6 @@ class Run:
         self.recommendations = read_table(paths.RECOMMENDATIONS)
         closed_form = not isinstance(params.train.section, TrainedSection)
         self.history = {} if closed_form else read_csv(paths.HISTORY)  # the losses of every epoch
-        self.split = read_json(paths.SPLIT_METRICS)
         self.epochs = read_json(paths.TRAIN_METRICS).get("epochs")  # None for a closed form
         # Of each model its metrics at K, and (K,) values of each metric; empty where it has learned the test part.
         self.metrics: dict[str, dict[str, Any]] = {THIS: read_json(paths.METRICS), **read_json(paths.BASELINES)}
@@ -72,6 +80,15 @@ class Run:
             names = {name: params.train.model if name == THIS else name for name in self.metrics}
             self.results = UserResults.read(paths.USER_METRICS, paths.BASELINES_USERS).of_models(names)
             self.statistics = self.results.statistics()
+
+
+def _times(every: int) -> pa.ChunkedArray:
+    """Return the time of every n-th rating of a row group, before filters."""
+    groups = range(len(row_group_sizes(paths.RATINGS)))
+    times = (read_row_groups(paths.RATINGS, [group], ["timestamp"])["timestamp"] for group in groups)
+    if every == 1:
+        return pa.chunked_array([chunk for each in times for chunk in each.chunks])
+    return pa.chunked_array([each.take(pa.array(np.arange(0, len(each), every))).combine_chunks() for each in times])
 
 
 def render(run: Run) -> str:
@@ -94,7 +111,7 @@ def render(run: Run) -> str:
         min_ratings=SIMILAR_MIN_RATINGS,
         users=users(run),
         others=run.items.column_names[3:],
-        cold=int(run.held_out.cold.sum()),
+        cold=int((run.results if run.measured else run.held_out).cold.sum()),
         stages=paths.STAGES,
     )
 
@@ -113,7 +130,7 @@ def draw(run: Run) -> dict[str, list[Chart]]:
             "data": [
                 charts.ratings_by_value(run.ratings.ratings),
                 charts.popularity_tail(run.ratings.item_counts()),
-                charts.ratings_by_user(np.bincount(run.ratings.users)),
+                charts.ratings_by_user(np.unique(run.ratings.users, return_counts=True)[1]),
             ],
             "training": [charts.loss_by_epoch(losses, section.loss)] if isinstance(section, TrainedSection) else [],
             "map": [charts.item_map(run.factors.item_factors[mapped], [run.titles[item] for item in mapped], genres)],
@@ -206,7 +223,7 @@ def change(value: float, other: float) -> str:
 
 def nearest(run: Run) -> tuple[list[dict[str, Any]], float]:
     """Return the most rated items, each a ``title`` with the ``near`` ones, and the median cosine with all items."""
-    counts = run.ratings.item_counts()
+    counts = np.rint(run.ratings.item_counts() / run.drawn.share).astype(np.int64)
     listed, well_known = [], run.popular[:WELL_KNOWN].tolist()
     for item in well_known:
         others, values = similar_items(run.factors, counts, item, NEIGHBOURS)
@@ -217,7 +234,8 @@ def nearest(run: Run) -> tuple[list[dict[str, Any]], float]:
 
 def users(run: Run) -> list[dict[str, Any]]:
     """Return some users, each with ``id``, ``ratings`` (how many), ``favourites`` and ``recommendations``."""
-    test_users, ratings = run.held_out.users, run.ratings
+    sample = Sample(run.params.recommend.user_share, run.params.split.seed)
+    test_users, ratings = run.held_out.users[sample.has(run.held_out.users)], run.ratings
     chosen = np.random.default_rng(SEED).choice(test_users, min(USERS_SHOWN, len(test_users)), replace=False)
     listed = []
     for user in np.sort(chosen):

@@ -9,11 +9,24 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from recommender.data.interactions import Interactions
+from recommender.data.sampling import Sample
 from recommender.errors import UserError
 from recommender.evaluation.metrics import CURVES, RANKING
 from recommender.evaluation.statistics import statistics
 from recommender.params_file import load_params
-from recommender.paths import BASELINES_AT_K, HISTORY, ITEMS, METRICS, RATINGS, RECOMMENDATIONS, REPORT, USER_METRICS
+from recommender.paths import (
+    BASELINES_AT_K,
+    HISTORY,
+    ITEMS,
+    METRICS,
+    RATINGS,
+    RECOMMENDATIONS,
+    REPORT,
+    TEST,
+    TRAIN,
+    USER_METRICS,
+)
 from recommender.ranking.recommender import Recommender, as_text
 from recommender.report import charts, page
 from recommender.report import lists as list_charts
@@ -395,3 +408,24 @@ def test_what_a_spreadsheet_takes_for_a_formula_is_text(here: Path, monkeypatch:
         assert f"<span>{html.escape(formula).replace('&#x27;', '&#39;').replace('&quot;', '&#34;')}<small>" in text
         assert f"  {formula} : " in shown
     assert set(read_table(RECOMMENDATIONS)["title"].to_pylist()) == set(formulas)
+
+
+def test_very_many_ratings_are_drawn_from_a_sample_and_the_page_says_so(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.chdir(trained)
+    monkeypatch.setattr(page, "MOST_RATINGS", 500)
+    whole, sampled = Interactions.read(TRAIN, TEST), Run(load_params())
+    drawn = Sample(1 / 3, 7).has(whole.users)
+    assert 0.2 < np.mean(drawn) < 0.5
+    np.testing.assert_array_equal(sampled.ratings.items, whole.items[drawn])
+    assert set(sampled.held_out.users) < set(whole.users[drawn])
+    assert len(sampled.times) == 500
+    said = "drawn from those of 33 % of the users, chosen by a hash"
+    found = page.render(sampled)
+    assert said in found
+    assert said not in text
+    for count in ("1,500 ratings", "300 of them held out"):  # which are those of all
+        assert count in text
+        assert count in found
+    Page(found)

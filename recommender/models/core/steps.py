@@ -5,6 +5,7 @@ loop state, which XLA keeps in place, with the arithmetic of `keras.optimizers.A
 """
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 from recommender.models.core.backend import keras, ops, tf
@@ -33,6 +34,45 @@ def adam_step(adam: keras.optimizers.Adam, state: State, gradient: Tensor, squar
     momentum += (gradient - momentum) * (1 - adam.beta_1)
     velocity += (squares - velocity) * (1 - adam.beta_2)
     return weights - momentum * rate / (tf.sqrt(velocity) + adam.epsilon), momentum, velocity
+
+
+def lazy_adam_step(
+    adam: keras.optimizers.Adam,
+    tables: State,
+    places: Tensor,
+    rows: Tensor,
+    loss: Callable[[Tensor], Tensor],
+    l2: float,
+    rate: Tensor,
+) -> tuple[Tensor, State, Tensor]:
+    """Update the rows of a batch alone, however many there are in all: their weights, moments and L2 term.
+
+    Args:
+        adam: as in `adam_step`.
+        tables: weights, momentum and velocity, (all rows, size + 1): each row a vector and its bias.
+        places: (all rows,) int32 with any content: room for the place of each row in the batch.
+        rows: (n,) int32, some of them more than once.
+        loss: returns the loss, without its L2 term, of the (n, size + 1) weights of the rows.
+        l2: weight of the squared vectors.
+        rate: that of `adam_rate`.
+
+    Returns:
+        The loss, the tables and the places.
+    """
+    values, momentum, velocity = (tf.gather(table, rows) for table in tables)
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        found = loss(values)
+    # All occurrences of a row point to one place, where their gradients are added up.
+    places = tf.tensor_scatter_nd_update(places, rows[:, None], tf.range(tf.shape(rows)[0]))
+    place = tf.gather(places, rows)
+    gradients = tape.gradient(found, values)
+    gradient = tf.gather(tf.tensor_scatter_nd_add(tf.zeros_like(gradients), place[:, None], gradients), place)
+    gradient += 2 * l2 * tf.concat([values[:, :-1], tf.zeros_like(values[:, -1:])], axis=1)
+    updated = adam_step(adam, (values, momentum, velocity), gradient, tf.square(gradient), rate)
+    changes = zip(tables, updated, strict=True)
+    first, second, third = (tf.tensor_scatter_nd_update(table, rows[:, None], new) for table, new in changes)
+    return found, (first, second, third), places
 
 
 @keras.saving.register_keras_serializable("recommender")

@@ -182,13 +182,17 @@ def fit(
     ).history
     logs = {name: [float(value) for value in values] for name, values in history.items()}
     for name, values in logs.items():
-        if not math.isfinite(values[-1]):
-            rate = params.section.model_dump()["learning_rate"]
-            raise UserError(
-                f"training diverged in epoch {len(logs['loss'])}: {name} is {values[-1]}; lower "
-                f"train.{params.model}.learning_rate (now {rate:g}) or raise its batch_size"
-            )
+        check_finite(values[-1], name, len(logs["loss"]), params.model, params.section.model_dump()["learning_rate"])
     return logs
+
+
+def check_finite(loss: float, name: str, epoch: int, model: str, rate: float) -> None:
+    """Refuse a loss that is NaN or infinite after an epoch, counted from 1."""
+    if not math.isfinite(loss):
+        raise UserError(
+            f"training diverged in epoch {epoch}: {name} is {loss}; lower train.{model}.learning_rate (now {rate:g}) "
+            "or raise its batch_size"
+        )
 
 
 def adam(section: TrainedSection, steps: int) -> keras.optimizers.Adam:
