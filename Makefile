@@ -1,14 +1,14 @@
 # `make repro` sets everything up and runs the pipeline; `make help` prints all targets.
 PYTHON ?= python3
 VENV ?= .venv
-ENV := $(VENV)/.installed
+ENV := $(VENV)/.installed$(if $(CLUSTER)$(ENGINES),-cluster)
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 PYTEST := python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 DATA = $(if $(DATASET),--dataset "$(DATASET)") $(if $(ARCHIVE),--archive "$(ARCHIVE)") $(if $(SHA256),--sha256 "$(SHA256)")
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 
 .PHONY: help repro report test test-slow test-browser mutants messages fuzz audit lint check verify lock environment docs recommend explore \
-	own ranking rating compare sweep show seeds container notebook bench tune comparison fold-in landmarks splits serving explanations pictures
+	own ranking rating compare sweep show seeds container notebook bench tune comparison fold-in landmarks blocks scale-demo scale-kills scheduler worker splits serving explanations pictures
 
 repro: $(ENV)  ## fetch, extract, split, train, evaluate, recommend and report, then print the results
 	@$(RUN) python -m tools.environment --check
@@ -56,7 +56,7 @@ check: verify  ## the same as verify
 test: $(ENV)  ## run the tests
 	$(RUN) $(PYTEST)
 
-test-slow: $(VENV)/.installed-explore $(VENV)/.installed-bench  ## run the tests that take minutes: perturbations, kills, sweeps, remotes
+test-slow: $(VENV)/.installed-explore $(VENV)/.installed-bench $(VENV)/.installed-cluster  ## run the tests that take minutes: perturbations, kills, sweeps, remotes
 	$(RUN) $(PYTEST) -m slow
 
 test-browser: $(VENV)/.installed-explore  ## run the tests that need a browser: Debian's chromium, or Google Chrome
@@ -98,6 +98,24 @@ tune: $(VENV)/.installed-bench  ## [MODEL=ranking TRIALS=8 DATASET= ARCHIVE=]: c
 comparison: $(VENV)/.installed-bench  ## [DATASET= ARCHIVE= SPLIT_SEED= SEEDS=5]: measure our models and the tuned peers on the test part
 	$(RUN) python -m benchmarks.comparison $(DATA) $(if $(SPLIT_SEED),--split-seed $(SPLIT_SEED)) $(if $(SEEDS),--seeds $(SEEDS))
 
+blocks: $(ENV)  ## [DATASET= ARCHIVE=]: measure training in blocks against training on random batches
+	$(RUN) python -m benchmarks.blocks $(DATA)
+
+scale-demo: $(ENV)  ## [RATINGS=5000000 PARTS=4 EPOCHS=2 CLUSTER= ENGINES="local:1 local:2"]: run all stages in parts on synthetic ratings, show what each takes
+	$(RUN) python -m benchmarks.scale $(if $(RATINGS),--ratings $(RATINGS)) $(if $(PARTS),--parts $(PARTS)) $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(ENGINES),--engines $(ENGINES))
+
+scale-kills: $(VENV)/.installed-cluster  ## [RATINGS=5000000]: kill workers, the driver and the scheduler at random moments; the result must be the same
+	$(RUN) RATINGS=$(or $(RATINGS),5000000) python -m pytest -m slow tests/parallel/test_workers.py -k killed
+
+ADDRESS ?= tcp://127.0.0.1:8786
+HOST = $(if $(findstring 127.0.0.1,$(ADDRESS)),--host 127.0.0.1)
+LOCAL := --dashboard-address 127.0.0.1:0 --no-dashboard
+scheduler: $(VENV)/.installed-cluster  ## [ADDRESS=tcp://127.0.0.1:8786]: start what hands out the work of make repro CLUSTER=ADDRESS
+	$(RUN) python -m distributed.cli.dask_scheduler --host $(ADDRESS) $(LOCAL)
+
+worker: $(VENV)/.installed-cluster  ## [ADDRESS=tcp://127.0.0.1:8786]: start a process that does some of it; several are faster
+	$(RUN) python -m distributed.cli.dask_worker $(ADDRESS) $(HOST) --nthreads 1 --memory-limit 0 $(LOCAL)
+
 splits: $(ENV)  ## [DATASET= ARCHIVE=]: measure the models under every way to split
 	$(RUN) python -m benchmarks.splits $(DATA)
 
@@ -123,14 +141,15 @@ lock: $(ENV)  ## pin every dependency that pyproject.toml asks for, with hashes
 	$(RUN) $(LOCK) --extra dev --extra explore --extra browser --extra remotes --upgrade --output-file requirements-explore.lock
 	$(RUN) $(LOCK) --extra dev --constraints requirements-explore.lock --upgrade --output-file requirements.lock
 	$(RUN) $(LOCK) --extra dev --extra bench --constraints requirements-explore.lock --upgrade --output-file requirements-bench.lock
+	$(RUN) $(LOCK) --extra dev --extra cluster --constraints requirements-explore.lock --upgrade --output-file requirements-cluster.lock
 	$(MAKE) environment
 
-$(ENV): requirements.lock
+$(VENV)/.installed: requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else "error: %s is Python %d.%d; 3.11 to 3.13 is needed: make PYTHON=/path/to/python3.11" % (sys.executable, v[0], v[1]))'
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) requirements.lock
 	@touch $@
 
-$(VENV)/.installed-%: requirements-%.lock $(ENV)
+$(VENV)/.installed-%: requirements-%.lock $(VENV)/.installed
 	$(INSTALL) $<
 	@touch $@

@@ -30,6 +30,7 @@ from tools.console import show_markdown
 from tools.experiments import data_source, source_parser
 
 RESULTS: Final = Path("benchmarks/results.json")
+SCALE: Final = Path("benchmarks/scale.json")  # what `make scale-demo` has measured
 REPORT: Final = Path("benchmarks/RESULTS.md")
 TEMPLATE: Final = Path(__file__).with_name("report.md.jinja")
 VERSIONS: Final = ("tensorflow", "keras", "numpy", "scipy", "pandas", "pyarrow", "dvc", "implicit", "scikit-surprise")
@@ -166,14 +167,17 @@ def report(results: Values) -> str:
     environment = jinja2.Environment(undefined=strict, trim_blocks=True, keep_trailing_newline=True)  # noqa: S701 - no HTML
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         results,
+        scale=read_json(SCALE)["runs"] if SCALE.exists() else [],
         seconds=seconds,
         epoch={name: (seconds[name] - seconds[f"{name}, one epoch"]) / max(epochs - 1, 1) for name in TRAINING},
         peers=PEERS,
         stages=list(STAGES),
         scoring=SCORING,
         spread=spread,
+        array=np.array,
         ratio=ratio,
         exponent=exponent,
+        scale_exponent=scale_exponent,
         total=lambda size: sum(size["seconds"].get(stage, 0) for stage in STAGES),
         commas="{:,}".format,
     )
@@ -192,8 +196,20 @@ def ratio(slow: Seconds, fast: Seconds) -> str:
 def exponent(stage: str, sizes: list[Values]) -> str:
     """Return the least-squares slope of a stage's log(seconds) over the logarithm of what it grows with."""
     counts = [size["users"] * size["items"] if stage in SCORING else size["ratings"] for size in sizes]
-    seconds = [size["seconds"][stage] for size in sizes]
-    return f"{np.polyfit(np.log(counts), np.log(seconds), 1)[0]:.2f}" if len(sizes) > 1 else "-"
+    return slope(counts, [size["seconds"][stage] for size in sizes])
+
+
+def scale_exponent(stage: str, runs: list[Values]) -> str:
+    """Return the slope of a stage's seconds over what it grows with, of the runs in one process."""
+    runs = [each for each in runs if not each["cluster"]]
+    scored = [each["user_share"] * each["users"] * each["items"] for each in runs]
+    counts = scored if stage in ("evaluate", "baselines", "recommend") else [each["ratings"] for each in runs]
+    return slope(counts, [each["stages"][stage]["seconds"] for each in runs])
+
+
+def slope(counts: list[float], seconds: list[float]) -> str:
+    """Return the least-squares slope of the logarithm of seconds over that of counts."""
+    return f"{np.polyfit(np.log(counts), np.log(seconds), 1)[0]:.2f}" if len(counts) > 1 else "-"
 
 
 if __name__ == "__main__":

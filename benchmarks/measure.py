@@ -20,22 +20,27 @@ from tools.experiments import as_settings
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one run of a command took: wall time, the peak of it or of one of its children in MiB, and its stdout."""
+    """What one run of a command took, its children included, and its stdout."""
 
-    seconds: float
-    memory: float
+    seconds: float  # wall time
+    processor: float  # seconds of processor time
+    memory: float  # peak of one process, MiB
+    written: float  # to disk, MiB
     output: str
 
 
-def measure(command: list[str], folder: Path) -> Measurement:
-    """Run a command in a folder. Linux counts this process, of which the command starts as a copy, in its peak.
+def measure(command: list[str], folder: Path, env: Mapping[str, str] | None = None) -> Measurement:
+    """Run a command in a folder, with further variables.
+
+    Linux counts this process, of which the command starts as a copy, in its peak.
 
     Raises:
         RuntimeError: it failed; with what it wrote to stderr.
     """
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         start = time.perf_counter()
-        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=errors)  # noqa: S603 - no shell
+        env = os.environ | dict(env or {})
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=output, stderr=errors)  # noqa: S603 - no shell
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -43,12 +48,13 @@ def measure(command: list[str], folder: Path) -> Measurement:
         errors.seek(0)
         if process.returncode:
             raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{errors.read()}")
-        return Measurement(seconds, usage.ru_maxrss / 1024, output.read())
+        processor = usage.ru_utime + usage.ru_stime
+        return Measurement(seconds, processor, usage.ru_maxrss / 1024, usage.ru_oublock / 2048, output.read())
 
 
-def run_stage(name: str, folder: Path) -> Measurement:
-    """Run a stage of the pipeline in a folder."""
-    return measure([sys.executable, "-m", f"stages.{name}"], folder)
+def run_stage(name: str, folder: Path, env: Mapping[str, str] | None = None) -> Measurement:
+    """Run a stage of the pipeline in a folder, with further variables."""
+    return measure([sys.executable, "-m", f"stages.{name}"], folder, env)
 
 
 def workspace(folder: Path, values: Mapping[str, Any]) -> Path:

@@ -280,7 +280,21 @@ def container(_: str) -> str:
     )
 
 
+def blocks(dataset: str) -> str:
+    """Training in blocks beside random batches, from metrics/blocks.json."""
+    found = read_json(Path("metrics/blocks.json"))[dataset]
+    first = found["parts"]["1"]
+    rows = []
+    for parts, means in found["parts"].items():
+        name = "random batches" if parts == "1" else f"{int(parts) ** 2} blocks, of {parts} parts"
+        ratios = [_number(means[metric] / first[metric], 4) for metric in ("rmse", "map")]
+        rows.append([name, *(_number(means[metric]) for metric in ("rmse", "map", "precision", "ndcg")), *ratios])
+    shown = markdown_table(["", "rmse", "map", "precision", "ndcg", "rmse, ratio", "map, ratio"], rows)
+    return f"{shown}\nMeans of {found['seeds']} seeds on the test part of {dataset}.\n"
+
+
 TABLES: Final = {
+    "blocks": blocks,
     "container": container,
     "comparison": comparison,
     "explanations": explanations,

@@ -22,6 +22,7 @@ from recommender.paths import ENVIRONMENT, ENVIRONMENT_GROUPS
 from recommender.storage import write_text
 
 MODELS: Final = Path("recommender/models")  # imported by name
+ELSEWHERE: Final = {"dask", "distributed"}  # decide where work is done and not what comes out
 COMPILED: Final = re.compile(r"\.(so|pyd|dylib)(\.|$)")
 
 
@@ -52,8 +53,8 @@ def imported_packages(stages: tuple[str, ...]) -> set[str]:
     ):
         finder.run_script(str(path))
     installed = packages_distributions()
-    elsewhere = {name.split(".")[0] for name in finder.badmodules}
-    return {canonicalize_name(package) for name in elsewhere for package in installed.get(name, [])}
+    others = {name.split(".")[0] for name in finder.badmodules} - ELSEWHERE
+    return {canonicalize_name(package) for name in others for package in installed.get(name, [])}
 
 
 def decisive(packages: set[str]) -> dict[str, Distribution]:

@@ -10,8 +10,9 @@ import pytest
 from recommender.errors import UserError, one_line
 from tests.conftest import REPOSITORY, read_messages, run, title_of
 
-# Messages of training, of pip and about the environment, which are tested with these.
+# Messages of training, of pip, about the environment and of workers, which are tested with these.
 ELSEWHERE = ("train.{name}: needs", "training diverged in", "{requirement}: pip cannot", "lists {name}", "environment`")
+ELSEWHERE += ("{here}: ", "Dask", "scheduler")
 
 
 def templates() -> dict[str, str]:

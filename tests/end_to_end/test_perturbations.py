@@ -47,6 +47,9 @@ for model in MODELS[1:]:
 # Users who are folded in, where the model is solved for by LAPACK or by L-BFGS.
 FOLDED = {f"{model}, users held out": model for model in ("mf", "softmax_mf")}
 CASES += [(name, ["8 threads", "another OpenBLAS kernel", "NumPy without AVX-512"]) for name in FOLDED]
+PARTS = "mf in parts"
+CASES.append((PARTS, ["1 thread", "AVX2 in XLA", "another OpenBLAS kernel", "hash seed, time zone, language"]))
+CASES.append((PARTS, ["8 threads", "AVX-512 in XLA", "NumPy without AVX-512", "oneDNN asked for"]))
 
 
 def reproduce(folder: Path, env: dict[str, str], *prefix: str) -> dict[str, str]:
@@ -67,15 +70,17 @@ Projects = dict[str, tuple[Path, dict[str, str]]]
 def projects(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Projects:
     """For each model, and with users held out, a project set to it, and its outputs without perturbation."""
     made = {}
-    for name in (*MODELS, *FOLDED):
+    for name in (*MODELS, *FOLDED, PARTS):
         folder = Path(shutil.copytree(trained, tmp_path_factory.mktemp("perturbed") / "project"))
-        model = FOLDED.get(name, name)
+        model = "mf" if name == PARTS else FOLDED.get(name, name)
         if model != "mf":
             values = {f"train__{model}__embedding_size": 64}
             values |= {f"train__{model}__epochs": 5} if model in IN_EPOCHS else {}
             set_params(folder, train__model=model, **values)
         if name in FOLDED:
             set_params(folder, split__method="user_fold")
+        if name == PARTS:
+            set_params(folder, engine__parts=4, split__method="hash", train__mf__optimizer="lazy_adam")
         made[name] = folder, reproduce(folder, {})
     return made
 

@@ -120,7 +120,7 @@ def test_one_parameter_chooses_another_model(model: str, repository: Repository)
     locked = yaml.safe_load((repository.folder / "dvc.lock").read_text())["stages"]["train"]
     assert f"recommender/models/{model}.py" in {dep["path"] for dep in locked["deps"]}
     params = locked["params"]["params.yaml"]
-    groups = {"train.early_stopping", "train.final_fit", "train.model", "train.seed", f"train.{model}"}
+    groups = {"engine", "train.early_stopping", "train.final_fit", "train.model", "train.seed", f"train.{model}"}
     assert set(params) == groups
     assert repository.metrics("train.json").get(name, value) == value
 
