@@ -87,7 +87,7 @@ def test_a_parameter_that_was_not_reproduced_is_noticed(
 
 def test_a_changed_line_of_code_is_noticed_with_the_metrics_it_changes(scratch: Repository) -> None:
     path = scratch.folder / "recommender/ranking/baselines.py"
-    line, changed = "(total + damping * mean, count + damping", "(total + damping, count + damping"
+    line, changed = "train.sums + damping * mean, count", "train.sums + damping, count"
     text = path.read_text()
     assert text.count(line) == 1
     path.write_text(text.replace(line, changed))
