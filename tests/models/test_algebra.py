@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from recommender.models.core.algebra import (
+    FEW,
     PANEL,
     ROWS,
     SMALL,
@@ -37,7 +38,7 @@ def positive_definite(size: int) -> NDArray[np.float64]:
 @pytest.mark.parametrize("more", [-1, 0, 7])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_products_are_those_of_numpy(blocks: int, more: int, dtype: type) -> None:
-    rows = max(blocks * ROWS[tf.as_dtype(dtype)] + more, 1)
+    rows = max(blocks * FEW + more, 1)
     random = np.random.default_rng(rows)
     left, right = (random.standard_normal((rows, columns)).astype(dtype) for columns in (TILE + 3, 5))
     found = np.asarray(product(left, right))
@@ -45,13 +46,22 @@ def test_products_are_those_of_numpy(blocks: int, more: int, dtype: type) -> Non
     assert_allclose(found, left.T.astype(np.float64) @ right, rtol=0, atol=1e-4 if dtype == np.float32 else 1e-12)
 
 
-def test_a_block_of_a_product_is_one_chain_of_fused_multiplications_and_additions() -> None:
-    rows = ROWS[tf.float32]
-    left, right = np.random.default_rng(6).standard_normal((2, rows, TILE)).astype(np.float32)
-    total = np.zeros((TILE, TILE), np.float32)
+@pytest.mark.parametrize(("rows", "columns"), [(FEW, TILE), (ROWS, 6 * TILE)])
+def test_a_block_of_a_product_is_one_chain_of_fused_multiplications_and_additions(rows: int, columns: int) -> None:
+    left, right = np.random.default_rng(6).standard_normal((2, rows, columns)).astype(np.float32)
+    total = np.zeros((columns, columns), np.float32)
     for row in range(rows):  # the product of two float32 is exact in float64
         total = (np.outer(left[row].astype(np.float64), right[row]) + total).astype(np.float32)
     assert_array_equal(np.asarray(product(left, right)), total)
+
+
+def test_a_product_of_float64_is_one_chain_of_multiplications_and_additions() -> None:
+    random = np.random.default_rng(7)
+    left, right = random.standard_normal((500, 200)), random.standard_normal((500, 30))
+    total = np.zeros((200, 30))
+    for row in range(500):
+        total += np.outer(left[row], right[row])
+    assert_array_equal(product(left, right), total)
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (7, 300, 5), (TILE, 2, 2 * TILE + 1)])
@@ -78,11 +88,13 @@ def test_inner_products_and_their_gradients_are_those_of_numpy(sizes: tuple[int,
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("columns", [1, TILE + 1, PANEL, PANEL + 5])
-def test_half_of_a_symmetric_product_has_the_bits_of_the_whole(columns: int, dtype: type) -> None:
+def test_half_of_a_symmetric_product_is_the_whole(columns: int, dtype: type) -> None:
     matrix = np.random.default_rng(columns).standard_normal((300, columns)).astype(dtype)
-    found = gram(matrix)
-    assert_array_equal(found, np.asarray(product(matrix, matrix)))
+    found, whole = gram(matrix), np.asarray(product(matrix, matrix))
+    assert_array_equal(found, found.T)
     assert_array_equal(gram(np.ascontiguousarray(matrix.T), axis=1), found)
+    assert_array_equal(found[:PANEL, :PANEL], whole[:PANEL, :PANEL])  # a narrow last panel has shorter contractions
+    assert_allclose(found, whole, rtol=0, atol=1e-4 if dtype == np.float32 else 1e-12)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -112,6 +124,11 @@ for rows, left, right in [(700, 1000, 1000), (1300, 333, 90), (2500, 544, 544), 
     for dtype in (np.float32, np.float64):
         digest.update(np.asarray(product(one.astype(dtype), other.astype(dtype))).tobytes())
         digest.update(gram(one.astype(dtype)).tobytes())
+for left in (48, 96, 240):  # small results, and those of which a thread has few columns
+    for right in (48, 150, 290, 700, 1680, 3024):
+        one, other = (random.standard_normal((300, columns)) for columns in (left, right))
+        for dtype in (np.float32, np.float64):
+            digest.update(np.asarray(product(one.astype(dtype), other.astype(dtype))).tobytes())
 @tf.function(jit_compile=True)
 def both_ways(vectors, others):
     with tf.GradientTape() as tape:
@@ -119,8 +136,10 @@ def both_ways(vectors, others):
         products = inner_products(vectors, others)
         total = tf.reduce_sum(products * products)
     return products, *tape.gradient(total, (vectors, others))
-for part in both_ways(*(tf.constant(random.standard_normal((rows, 500)), tf.float32) for rows in (128, 6040))):
-    digest.update(np.asarray(part).tobytes())
+for size, users, items in ((500, 128, 6040), (60, 128, 1700), (90, 50, 300)):
+    for part in both_ways(*(tf.constant(random.standard_normal((rows, size)), tf.float32) for rows in (users, items))):
+        digest.update(np.asarray(part).tobytes())
+one = random.standard_normal((500, 2000))
 square = one.T @ one / 500 + np.eye(2000)
 square = np.round(square, 6)  # NumPy's own product is not the same everywhere
 for dtype in (np.float32, np.float64):
@@ -133,11 +152,11 @@ print(digest.hexdigest())
 @pytest.mark.slow
 def test_bits_are_the_same_over_threads_and_instruction_sets() -> None:
     others = [{"XLA_FLAGS": "--xla_cpu_max_isa=AVX512"}, {"ONEDNN_MAX_CPU_ISA": "AVX2"}]
-    cases = [{"TF_NUM_INTRAOP_THREADS": str(count)} for count in (1, 2, 3, 8)] + others
+    threads = [{"TF_NUM_INTRAOP_THREADS": str(count), "OMP_NUM_THREADS": str(count)} for count in (1, 2, 3, 4, 8, 16)]
     found = {
         subprocess.run(
             [sys.executable, "-c", BITS], env={**os.environ, **case}, cwd=REPOSITORY, capture_output=True, check=True
         ).stdout
-        for case in cases
+        for case in threads + others
     }
     assert len(found) == 1

@@ -1,32 +1,41 @@
 """Linear algebra to the same bits whatever the processor and the number of threads.
 
-LAPACK and OpenBLAS choose kernels by processor and threads, and so does the library behind XLA's own matrix products:
-it cuts long contractions by the size of the caches, and by the number of threads where its tiles end, in kernels that
-round otherwise. Contractions of `ROWS`, which fit the first-level cache of any processor, and columns in whole tiles
-leave it nothing to choose. Everything here is made of such products, added in a fixed order, and of NumPy's operations
-on single numbers, which are rounded exactly.
+LAPACK and OpenBLAS choose kernels by processor and threads, and so does Eigen, which multiplies matrices for TensorFlow
+and XLA: it cuts long contractions by the size of the caches, those of a small result by the number of threads, and
+tiles of float64 where a thread's share ends, in kernels that round otherwise. Contractions of float32 of `ROWS`, which
+fit the first-level cache of any processor, or for a small result `FEW`, and columns in whole tiles leave it nothing to
+choose. Everything here is made of such products, added in a fixed order, and of NumPy's operations on single numbers,
+which are rounded exactly; float64 of those alone.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recommender.models.core.backend import tf
+from recommender.ranking.topk import threads
 
 Tensor = Any  # TensorFlow ships no types
 Matrix = Tensor | NDArray[np.floating]
-ROWS: Final = {tf.float32: 256, tf.float64: 240}  # of a contraction; (32 KiB - 384) / 128 = 253 fit with float64
+ROWS: Final = 256  # of a contraction
+# A contraction is divided where each of so many threads as divide it has more than 32 rows, and so small a result would
+# occupy fewer threads (Eigen's TensorContractionThreadPool.h, shardByInnerDim): of 64 rows none is.
+FEW: Final = 64
+FEW_UP_TO: Final = (
+    65_536  # numbers in a result that has shorter contractions; above 51,000 Eigen divides none of `ROWS`
+)
 TILE: Final = 48  # columns: a multiple of every tile's
 SMALL: Final = 1200  # rows of a matrix that is eliminated a tile at a time; of a larger one `ELIMINATED` are
 ELIMINATED: Final = 240
-FINE: Final = 12  # of float64, whose longer contractions and wider products threads divide
 PANEL: Final = 960  # rows or columns of a symmetric matrix that are computed at a time, up to the diagonal
+WIDE_PANEL: Final = 128  # of float64, which a thread multiplies at a time
 
 
-def product(left: Matrix, right: Matrix) -> Tensor:
-    """Return leftᵀ right: (rows, m) and (rows, n) of one type to (m, n)."""
-    return _contracted(left, right, (0, 0))
+def product(left: Matrix, right: Matrix) -> Matrix:
+    """Return leftᵀ right: (rows, m) and (rows, n), both float32 or both float64 arrays, to (m, n)."""
+    return _summed(left, right) if left.dtype == np.float64 else _contracted(left, right, (0, 0))
 
 
 @tf.custom_gradient
@@ -45,7 +54,8 @@ def _contracted(left: Matrix, right: Matrix, axes: tuple[int, int]) -> Tensor:
     length, sizes = left.shape[axes[0]], (left.shape[1 - axes[0]], right.shape[1 - axes[1]])
     if axes[1] and sizes[0] < sizes[1]:  # several times as slow as the transposed product
         return tf.transpose(_contracted(right, left, axes[::-1]))
-    rows = ROWS[left.dtype]
+    padded = [size + -size % TILE for size in sizes]
+    rows = FEW if padded[0] * padded[1] < FEW_UP_TO else ROWS
 
     def part(matrix: Tensor, axis: int, start: Tensor, count: int) -> Tensor:
         if axis == 0:
@@ -57,7 +67,7 @@ def _contracted(left: Matrix, right: Matrix, axes: tuple[int, int]) -> Tensor:
         return tf.matmul(first, second, transpose_a=axes[0] == 0, transpose_b=axes[1] == 1)
 
     whole = length - length % rows
-    total = tf.zeros([size + -size % TILE for size in sizes], left.dtype)
+    total = tf.zeros(padded, left.dtype)
     if whole:
 
         def step(start: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,15 +79,29 @@ def _contracted(left: Matrix, right: Matrix, axes: tuple[int, int]) -> Tensor:
     return total[: sizes[0], : sizes[1]]
 
 
+def _summed(left: Matrix, right: Matrix) -> NDArray[np.float64]:
+    """Return leftᵀ right, each number the sum of products first to last: the order of einsum's loops over rows."""
+    right = np.ascontiguousarray(right)
+
+    def panel(start: int) -> NDArray[np.float64]:
+        columns = np.ascontiguousarray(left[:, start : start + WIDE_PANEL])
+        return np.einsum("ki,kj->ij", columns, right)
+
+    with ThreadPoolExecutor(threads()) as pool:
+        return np.concatenate(list(pool.map(panel, range(0, left.shape[1], WIDE_PANEL))))
+
+
 def gram(matrix: Matrix, axis: int = 0) -> NDArray[Any]:
     """Return matrixᵀ matrix, or with axis 1 matrix matrixᵀ, from little more than half of the products."""
-    matrix = tf.convert_to_tensor(matrix)
-    size = matrix.shape[1 - axis]
-    found = np.empty((size, size), matrix.dtype.as_numpy_dtype)
-    for start in range(0, size, PANEL):
-        end = min(start + PANEL, size)
+    wide = matrix.dtype == np.float64
+    matrix = (matrix.T if axis else matrix) if wide else tf.convert_to_tensor(matrix)
+    axis = 0 if wide else axis
+    size, width = matrix.shape[1 - axis], WIDE_PANEL if wide else PANEL
+    found = np.empty((size, size), np.float64 if wide else np.float32)
+    for start in range(0, size, width):
+        end = min(start + width, size)
         before, panel = (matrix[:end], matrix[start:end]) if axis else (matrix[:, :end], matrix[:, start:end])
-        found[:end, start:end] = _contracted(before, panel, (axis, axis))
+        found[:end, start:end] = _summed(before, panel) if wide else _contracted(before, panel, (axis, axis))
         found[start:end, :start] = found[:start, start:end].T
     return found
 
@@ -105,8 +129,7 @@ def _eliminated(matrix: NDArray[Any], *, whole: bool) -> NDArray[Any]:
     size = len(matrix)
     if size == 1:
         return 1 / matrix if whole else np.sqrt(1 / matrix)
-    block = FINE if matrix.dtype == np.float64 else TILE if size <= SMALL else ELIMINATED
-    block = 1 if size <= TILE else block
+    block = 1 if size <= TILE else TILE if size <= SMALL else ELIMINATED
     rest = np.eye(size + -size % block, dtype=matrix.dtype)  # rows that fill the last block are those of the identity
     rest[:size, :size] = matrix
     one = np.eye(block, dtype=matrix.dtype)
@@ -127,9 +150,7 @@ def _eliminated(matrix: NDArray[Any], *, whole: bool) -> NDArray[Any]:
     return found
 
 
-def _multiplied(left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
-    """Return leftᵀ right; of `PANEL` columns at a time, as threads divide wider products where they round otherwise."""
+def _multiplied(left: NDArray[Any], right: NDArray[Any]) -> Matrix:
     if len(left) == 1:
         return left.T * right
-    parts = (right[:, start : start + PANEL] for start in range(0, right.shape[1], PANEL))
-    return np.hstack([tf.matmul(left, part, transpose_a=True) for part in parts])
+    return _summed(left, right) if left.dtype == np.float64 else tf.matmul(left, right, transpose_a=True)

@@ -126,9 +126,9 @@ def leading(
     basis = (np.random.default_rng(seed).random((kernel.shape[0], size)) - 0.5).astype(np.float32)
     for _ in range(rounds):
         basis = product(kernel, basis)
-        basis = _turned(basis, _root(gram(tf.cast(basis, tf.float64)), SHIFT**2))
+        basis = _turned(basis, _root(gram(np.asarray(basis, np.float64)), SHIFT**2))
     images = product(kernel, basis)
-    root = _root(product(tf.cast(basis, tf.float64), tf.cast(images, tf.float64)), SHIFT)
+    root = _root(product(np.asarray(basis, np.float64), np.asarray(images, np.float64)), SHIFT)
     return _turned(basis, root), _turned(images, root)
 
 
@@ -147,10 +147,10 @@ def _compact(kernel: UserKernel, between: Tensor, vectors: NDArray[np.float32]) 
     kept = np.arange(len(vectors))
     if len(kept) > KEPT:
         kept = np.linspace(0, len(kept) - 1, KEPT).astype(np.int32)
-        rows = tf.cast(tf.gather(between, kept, axis=1), tf.float64)  # float32 rounds by more than the shift
+        rows = np.asarray(tf.gather(between, kept, axis=1), np.float64)  # float32 rounds by more than the shift
         square = gram(rows)
         shift = KEPT_RIDGE * np.trace(square) / KEPT
-        right = product(rows, tf.cast(vectors, tf.float64))
+        right = product(rows, vectors.astype(np.float64))
         mapping = np.array(product(inverse(square + shift * np.eye(KEPT)), right), np.float32)
     weights, anchors = (part.astype(np.float16) for part in (kernel.item_weights, kernel.anchors[kept]))
     scale = kernel.anchor_scale[kept]
