@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -49,12 +50,62 @@ def _scale(schema: pa.Schema) -> Scale:
     return float(low), float(high)
 
 
+def _read_groups(path: Path) -> Iterator[pa.Table]:
+    groups = range(len(row_group_sizes(path)))
+    yield from (read_row_groups(path, [number], COLUMNS.names) for number in groups)
+    if not groups:
+        yield read_table(path, COLUMNS.names)
+
+
 def _read_sample(path: Path, sample: Sample) -> pa.Table:
-    kept = []
-    for number in range(len(row_group_sizes(path))):
-        table = read_row_groups(path, [number], COLUMNS.names)
-        kept.append(table.filter(pa.array(sample.has(table["user"].to_numpy()))))
-    return pa.concat_tables(kept or [read_table(path, COLUMNS.names)])
+    kept = [table.filter(pa.array(sample.has(table["user"].to_numpy()))) for table in _read_groups(path)]
+    return pa.concat_tables(kept)
+
+
+def _check_some(path: Path, count: int) -> None:
+    if path not in (VALIDATION, GIVEN) and not count:
+        raise UserError(f"{path}: contains no ratings; {RERUN}")
+
+
+def _check(path: Path, ratings: pa.Table, shape: tuple[int, int]) -> None:
+    """Refuse what split never writes."""
+    if ratings.schema.types != COLUMNS.types:
+        raise UserError(f"{path}: the types of its columns user, item and rating are wrong; {RERUN}")
+    if not np.isfinite(ratings["rating"].to_numpy()).all():
+        raise UserError(f"{path}: contains a rating that is not a finite number; {RERUN}")
+    for name, count in (("user", shape[0]), ("item", shape[1])):
+        indices = ratings[name].to_numpy()
+        if len(indices) and not 0 <= indices.min() <= indices.max() < count:
+            raise UserError(f"{path}: {name} index outside 0 to {count - 1}; {RERUN}")
+
+
+def read_shape() -> tuple[int, int]:
+    """Return how many users and items there are."""
+    return len(read_table(USERS, ["user_id"])), len(read_table(ITEMS, ["item_id"]))
+
+
+def read_matrix(*paths: Path) -> "sp.csr_array":
+    """Return what `Interactions.read(*paths).matrix()` does, with no more than a row group beside it in memory."""
+    import scipy.sparse as sp
+
+    shape, here = read_shape(), [path for path in paths if path != GIVEN or path.exists()]
+    starts = np.zeros(shape[0] + 1, np.int64)
+    for path in here:
+        _check_some(path, sum(row_group_sizes(path)))
+        for table in _read_groups(path):
+            _check(path, table, shape)
+            starts[1:] += np.bincount(table["user"].to_numpy(), minlength=shape[0])
+    starts = np.cumsum(starts, dtype=sp.get_index_dtype(maxval=int(starts.sum())))
+    free, items, ratings = starts[:-1].copy(), np.empty(starts[-1], starts.dtype), np.empty(starts[-1], np.float32)
+    for table in chain.from_iterable(map(_read_groups, here)):
+        order = np.argsort(table["user"].to_numpy(), kind="stable")
+        users, first, counts = np.unique(table["user"].to_numpy()[order], return_index=True, return_counts=True)
+        place = np.arange(len(order)) + np.repeat(free[users] - first, counts)
+        free[users] += counts
+        items[place], ratings[place] = (table[name].to_numpy()[order] for name in ("item", "rating"))
+    matrix = sp.csr_array((ratings, items, starts), shape=shape)
+    matrix.sort_indices()
+    return matrix
 
 
 @dataclass(frozen=True)
@@ -74,22 +125,14 @@ class Interactions:
         Ratings to fold in are empty where the split has none. With a `sample` only the ratings of its users are read,
         and others are in memory no more than a row group at a time.
         """
-        shape = len(read_table(USERS, ["user_id"])), len(read_table(ITEMS, ["item_id"]))
+        shape = read_shape()
         parts = []
         for path in paths:
             if path == GIVEN and not path.exists():
                 continue
             table = read_table(path, COLUMNS.names) if sample == EVERYBODY else _read_sample(path, sample)
-            if table.schema.types != COLUMNS.types:
-                raise UserError(f"{path}: the types of its columns user, item and rating are wrong; {RERUN}")
-            if path not in (VALIDATION, GIVEN) and not len(table):
-                raise UserError(f"{path}: contains no ratings; {RERUN}")
-            if not np.isfinite(table["rating"].to_numpy()).all():
-                raise UserError(f"{path}: contains a rating that is not a finite number; {RERUN}")
-            for name, count in (("user", shape[0]), ("item", shape[1])):
-                indices = table[name].to_numpy()
-                if len(indices) and not 0 <= indices.min() <= indices.max() < count:
-                    raise UserError(f"{path}: {name} index outside 0 to {count - 1}; {RERUN}")
+            _check_some(path, len(table))
+            _check(path, table, shape)
             parts.append(table)
         found = pa.concat_tables(parts or [COLUMNS.empty_table()])
         users, items, ratings = (column.to_numpy() for column in found.itercolumns())

@@ -142,9 +142,9 @@ def hashed_part(user_ids: pa.ChunkedArray, item_ids: pa.ChunkedArray, split: Spl
     """
     users, items = _hashes(user_ids), _hashes(item_ids)
 
-    def uniform(part: int) -> NDArray[np.float64]:
+    def uniform(part: int) -> NDArray[np.floating]:
         start = splitmix(np.array([split.seed | part << 32], dtype=np.uint64))
-        return np.asarray((splitmix(splitmix(start ^ users) ^ items) >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
+        return (splitmix(splitmix(start ^ users) ^ items) >> np.uint64(11)) * 2.0**-53
 
     test = uniform(TEST) < split.test_size
     validation = ~test & (uniform(VALIDATION) < split.validation_size)
@@ -153,12 +153,11 @@ def hashed_part(user_ids: pa.ChunkedArray, item_ids: pa.ChunkedArray, split: Spl
 
 def _hashes(ids: pa.ChunkedArray) -> NDArray[np.uint64]:
     """Return a hash of each id; a whole number has the same in any type of integers, and text in any type of text."""
-    column = ids.combine_chunks()
-    coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    coded = ids.combine_chunks().dictionary_encode()  # or as it is, where it is coded already
     values = coded.dictionary
     plain = values.cast(pa.int64()) if pa.types.is_integer(values.type) else values
-    hashes = hash_array(plain.to_numpy(zero_copy_only=False), categorize=False)
-    return np.asarray(hashes[coded.indices.to_numpy()], dtype=np.uint64)
+    hashes: NDArray[np.uint64] = hash_array(plain.to_numpy(zero_copy_only=False))[coded.indices.to_numpy()]
+    return hashes
 
 
 # Each takes the indexed ratings in the file's order, and what params.yaml says about the split. What is drawn depends

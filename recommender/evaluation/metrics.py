@@ -130,7 +130,7 @@ def exposure(placed: Iterable[NDArray[np.int64]]) -> dict[str, NDArray[np.float6
     GiniIndex; Fleder and Hosanagar, Blockbuster culture's next rise or fall, Management Science 2009).
     """
     coverage, gini = [], []
-    for counts in accumulate(placed, np.add):
+    for counts in accumulate(placed):
         num_items = len(counts)
         coverage.append(np.count_nonzero(counts) / num_items)
         spread = np.arange(1 - num_items, num_items, 2)

@@ -14,9 +14,9 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from rapidfuzz import fuzz, process
 
-from recommender.data.interactions import Interactions
+from recommender.data.interactions import Interactions, read_matrix
 from recommender.errors import UserError, one_line
-from recommender.paths import GIVEN, ITEMS, TEST, TRAIN, USERS, VALIDATION
+from recommender.paths import GIVEN, ITEMS, PARTS, TEST, TRAIN, USERS, VALIDATION
 from recommender.ranking import fold_in
 from recommender.ranking.explanation import KINDS, Explanation, by_nearest, by_shares, parts_of
 from recommender.ranking.factors import Factors
@@ -73,15 +73,17 @@ class Recommender:
     @classmethod
     def read(cls, learned_from: Sequence[str] = ("train",)) -> Self:
         """Read what split and train wrote; the model has learned from these parts."""
-        rated = Interactions.read(TRAIN, VALIDATION, TEST, GIVEN).matrix()
-        learned, given = Interactions.read_learned(learned_from)
-        known, folded = learned.joined(given).matrix(), np.zeros(learned.num_users, dtype=bool)
-        folded[given.users] = True
+        rated = read_matrix(TRAIN, VALIDATION, TEST, GIVEN)
+        known, given = read_matrix(*(PARTS[name] for name in learned_from), GIVEN), Interactions.read(GIVEN)
+        ratings, ratings_given = np.diff(known.indptr), np.bincount(given.users, minlength=given.num_users)
+        folded = (ratings > 0) & (ratings == ratings_given)
+        counts = np.bincount(known.indices, minlength=given.num_items)
+        learned = Learned(counts - given.of(folded[given.users]).item_counts(), ratings > 0)
         user_ids = read_table(USERS, ["user_id"])["user_id"].to_numpy()
         factors = Factors.load()
         factors.check_shape(rated.shape)
         items = read_table(ITEMS, ["item_id", "title", "categories"])
-        return cls(factors, rated, known, folded, user_ids, items, Learned.of(learned, given))
+        return cls(factors, rated, known, folded, user_ids, items, learned)
 
     @cached_property
     def item_counts(self) -> NDArray[np.int64]:

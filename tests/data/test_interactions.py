@@ -7,10 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recommender.data.interactions import Interactions
+from recommender.data.interactions import COLUMNS, Interactions, read_matrix
+from recommender.data.sampling import Sample
 from recommender.errors import RERUN, UserError
+from recommender.evaluation.heldout import HeldOut, check_sample
 from recommender.paths import GIVEN, TEST, TRAIN, VALIDATION
-from recommender.storage import read_table, write_table
+from recommender.storage import read_table, write_table, writing_row_groups
 from tests.samples import write_split
 
 pytestmark = pytest.mark.usefixtures("workspace")
@@ -66,6 +68,55 @@ def change(name: str, values: list[float], kind: pa.DataType) -> Callable[[pa.Ta
 def test_what_split_never_writes_is_refused(path: Path, damage: Callable[[pa.Table], pa.Table], problem: str) -> None:
     write_split({path: FIRST}, (3, 5))
     write_table(path, damage(read_table(path)))
+    for read in (Interactions.read, read_matrix):
+        with pytest.raises(UserError) as raised:
+            read(path)
+        assert str(raised.value) == f"{path}: {problem}; {RERUN}"
+
+
+def test_of_a_sample_only_its_users_are_read() -> None:
+    sample, users = Sample(0.5, 3), np.arange(40, dtype=np.int32)
+    ratings = [(int(user), int(user) % 7, 1.0 + int(user) % 5) for user in users]
+    kept = [rating for rating, has in zip(ratings, sample.has(users), strict=True) if has]
+    write_split({TRAIN: ratings[:30], VALIDATION: [], GIVEN: ratings[20:]}, (40, 7))
+    with writing_row_groups(TEST, COLUMNS) as add:
+        for start in range(0, 40, 7):
+            add(pa.table(dict(zip(COLUMNS.names, zip(*ratings[start : start + 7], strict=True), strict=True)), COLUMNS))
+    assert 10 < len(kept) < 30
+    assert rows(Interactions.read(TEST, VALIDATION, sample=sample)) == kept
+    learned, given = Interactions.read_learned(["train"], sample)
+    assert rows(learned) == [rating for rating in kept if rating[0] < 30] + [
+        each for each in kept if 20 <= each[0] < 30
+    ]
+    assert rows(given) == [rating for rating in kept if rating[0] >= 30]
+    held_out = HeldOut.read(0.5, ["train"], Sample(0.25, 3), sample)
+    assert held_out.users.tolist() == np.flatnonzero(Sample(0.25, 3).has(users)).tolist()
+    assert np.flatnonzero(np.diff(held_out.seen.indptr)).tolist() == [rating[0] for rating in kept]
+    assert np.flatnonzero(held_out.learned.users).tolist() == [rating[0] for rating in kept]
+
+
+def test_some_ratings_are_whole_ratings() -> None:
+    write_split({TRAIN: FIRST}, (3, 5))
+    assert rows(Interactions.read(TRAIN).of(np.array([True, False, True]))) == [FIRST[0], FIRST[2]]
+
+
+def test_a_sample_without_test_ratings_is_refused() -> None:
     with pytest.raises(UserError) as raised:
-        Interactions.read(path)
-    assert str(raised.value) == f"{path}: {problem}; {RERUN}"
+        check_sample(0, Sample(0.001, 7))
+    assert str(raised.value) == "params.yaml: evaluate.user_share: 0.001 leaves no user with test ratings; raise it"
+    check_sample(1, Sample(0.001, 7))
+
+
+def test_a_matrix_is_the_same_read_a_row_group_at_a_time() -> None:
+    random = np.random.default_rng(2)
+    pairs = random.permutation(40 * 30)[:500].astype(np.int32)
+    table = pa.table({"user": pairs // 30, "item": pairs % 30, "rating": random.random(500, dtype=np.float32)}, COLUMNS)
+    write_split({TRAIN: FIRST, TEST: SECOND}, (41, 30))
+    with writing_row_groups(TRAIN, COLUMNS) as add:
+        for start, end in ((0, 100), (100, 100), (100, 101), (101, 400)):
+            add(table[start:end])
+    write_table(TEST, table[400:])
+    found, expected = read_matrix(TRAIN, TEST, GIVEN), Interactions.read(TRAIN, TEST).matrix()
+    for name in ("indptr", "indices", "data"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
+        assert getattr(found, name).dtype == getattr(expected, name).dtype

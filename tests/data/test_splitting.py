@@ -12,13 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.model_selection import train_test_split
 
-from recommender.data.splitting import METHODS, describe, encode
+from recommender.data.interactions import STARS, read_scale
+from recommender.data.splitting import METHODS, describe, encode, split_at_once
 from recommender.data.synthetic import make_ratings
 from recommender.errors import RERUN, UserError
 from recommender.params import Split
 from recommender.params_file import load_params
-from recommender.paths import LISTED_ITEMS
+from recommender.paths import ITEMS as ITEMS_PATH
+from recommender.paths import LISTED_ITEMS, PARTS
 from recommender.paths import RATINGS as RATINGS_PATH
+from recommender.storage import read_table, write_table
 from tests.conftest import ITEMS, RATINGS, REPOSITORY, USERS, files, refused, set_params, sha256, stage
 
 OUTPUTS = [f"data/processed/{name}.parquet" for name in ("items", "test", "train", "users", "validation")]
@@ -168,6 +171,26 @@ def test_a_part_without_rows_is_refused(count: int, test_size: float) -> None:
 def test_a_validation_part_that_takes_all_of_train_is_refused() -> None:
     with pytest.raises(UserError, match=r"^split\.validation_size: 0\.99 of 8 ratings leaves one of the parts empty; "):
         parts(10, validation_size=0.99)
+
+
+@pytest.mark.usefixtures("workspace")
+def test_parts_are_written_with_the_scale_of_own_ratings() -> None:
+    put(Path(), table([(9, 5, 3), (2, 7, 4.5), (9, 7, 1), (2, 5, 2), (4, 7, 2)]), catalogue([7, 5]))
+    with_pages = read_table(LISTED_ITEMS).append_column("pages", pa.array([700, 500]))
+    write_table(LISTED_ITEMS, with_pages)
+    params, parts = load_params(REPOSITORY / "params.yaml"), ("train", "validation", "test")
+    scales = []
+    for dataset, scale in (("ml-1m", None), ("own", None), ("own", (0.0, 10.0))):
+        own = params.data.own.model_copy(update={"scale": scale})
+        data = params.data.model_copy(update={"dataset": dataset, "own": own})
+        described, removed = split_at_once(params.model_copy(update={"data": data}))
+        tables = [read_table(PARTS[name]) for name in parts]
+        assert sum(map(len, tables)) == described["ratings"] == 5
+        assert all(each.schema.remove_metadata() == pa.schema(PART) for each in tables)
+        assert removed == {}
+        scales.append([read_scale(PARTS[name]) for name in parts])
+    assert scales == [[STARS] * 3, [(1.0, 4.5)] * 3, [(0.0, 10.0)] * 3]
+    assert read_table(ITEMS_PATH)["pages"].to_pylist() == [500, 700]  # of own files whatever columns they have
 
 
 def test_two_ratings_are_enough() -> None:

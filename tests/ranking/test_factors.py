@@ -120,6 +120,28 @@ def test_a_file_of_no_users_and_items_is_read_and_then_refused_for_its_shape(tmp
         Factors.load(tmp_path / "factors.npz").check_shape((1, 2))
 
 
+@pytest.mark.parametrize("users", [slice(1, 4), slice(0, 5, 2), slice(2, 2)])
+def test_some_users_are_read_alone(tmp_path: Path, users: slice) -> None:
+    path, factors = tmp_path / "factors.npz", make_factors()
+    factors.save(path)
+    found = Factors.load(path, users, (5, 7))
+    assert_array_equal(found.user_factors, factors.user_factors[users])
+    assert_array_equal(found.user_bias, factors.user_bias[users])
+    assert_array_equal(found.item_factors, factors.item_factors)
+    assert found.user_factors.flags.writeable  # read, and not in the file
+    with pytest.raises(UserError, match=r"was trained on 5 users and 7 items, but data/processed has 5 and 8; "):
+        Factors.load(path, users, (5, 8))
+
+
+def test_only_numbers_of_users_that_are_read_are_checked(tmp_path: Path) -> None:
+    factors = make_factors()
+    factors.user_factors[4] = np.nan
+    factors.save(tmp_path / "factors.npz")
+    Factors.load(tmp_path / "factors.npz", slice(4), (5, 7))
+    with pytest.raises(UserError, match="contains NaN or infinite numbers"):
+        Factors.load(tmp_path / "factors.npz", slice(1, 5), (5, 7))
+
+
 def test_factors_of_another_split_are_refused() -> None:
     make_factors().check_shape((5, 7))
     with pytest.raises(UserError) as raised:

@@ -9,24 +9,25 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_array_equal
 
-from recommender.data.interactions import Interactions
+from recommender.data.interactions import COLUMNS, Interactions
 from recommender.evaluation.at_once import measure_factors
 from recommender.evaluation.heldout import HeldOut, evaluate
 from recommender.evaluation.lists import ListMeasures
 from recommender.evaluation.metrics import summary
 from recommender.evaluation.results import Summed
-from recommender.paths import BASELINES, GIVEN, METRICS, RECOMMENDATIONS, TEST, TRAIN, USERS, VALIDATION
+from recommender.paths import BASELINES, GIVEN, ITEMS, METRICS, RECOMMENDATIONS, TEST, TRAIN, USERS, VALIDATION
 from recommender.ranking.baselines import ease_top_k, ease_weights, liked
 from recommender.ranking.factors import Factors
 from recommender.ranking.fold_in import RatingLoss, fold_in
 from recommender.ranking.learned import DECIMALS, Learned, with_new_users
 from recommender.ranking.recommender import Recommender, as_text
 from recommender.ranking.topk import top_k_of_all
-from recommender.storage import read_json, read_table
+from recommender.storage import read_json, read_table, write_table
 from stages import baselines, recommend, split
 from stages import evaluate as evaluate_stage
 from tests import reference
@@ -186,6 +187,23 @@ def test_the_stages_write_what_the_slow_reference_finds() -> None:
         ranked = reference.lists(train, sorted(relevant), 80, 25, lambda _, items: {i: counts.get(i, 0) for i in items})
         expected = reference.measure(ranked, relevant, 80, 25)
         assert {name: found[name] for name in expected} == pytest.approx(expected, abs=6e-7, rel=0)
+
+
+@pytest.mark.usefixtures("workspace")
+def test_the_recommender_knows_what_the_metrics_take_as_learned() -> None:
+    write_split({TRAIN: [(0, 0, 3), (1, 2, 4)], VALIDATION: [(3, 2, 1)], TEST: [(2, 3, 5)]}, (5, 6))
+    given = pa.table({"user": [1, 2, 2], "item": [4, 1, 2], "rating": [5, 4, 2]}, COLUMNS)
+    write_table(GIVEN, given)
+    factors = Factors(*(np.ones(each, np.float32) for each in ((5, 2), (6, 2), 5, 6)), np.arange(6, dtype=np.int32))
+    factors.save()
+    named = read_table(ITEMS).append_column("title", pa.array(list("abcdef")))
+    write_table(ITEMS, named.append_column("categories", pa.array(["x"] * 6)))
+    for names in (("train",), ("train", "validation")):
+        found, expected = Recommender.read(names), Learned.of(*Interactions.read_learned(names))
+        assert np.array_equal(found.learned.item_counts, expected.item_counts)
+        assert np.array_equal(found.learned.users, expected.users)
+        assert found.folded.tolist() == [False, False, True, False, False]
+        assert found.known.toarray()[1].tolist() == [0, 0, 4, 0, 5, 0]
 
 
 @pytest.mark.usefixtures("divided_by_time")
