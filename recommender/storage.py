@@ -205,6 +205,11 @@ def row_group_sizes(path: Path) -> list[int]:
         return [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
 
 
+def row_count(path: Path) -> int:
+    """Return the number of rows of a Parquet file."""
+    return sum(row_group_sizes(path))
+
+
 def read_row_groups(path: Path, groups: Sequence[int], columns: list[str]) -> pa.Table:
     """Read some columns of some row groups of a Parquet file."""
     with _reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:

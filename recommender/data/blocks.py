@@ -26,11 +26,6 @@ def block_sizes(path: Path, parts: int) -> NDArray[np.int64]:
     return np.array(sizes).reshape(parts, parts)
 
 
-def rows_of(path: Path) -> int:
-    """Return the number of rows of a Parquet file."""
-    return sum(row_group_sizes(path))
-
-
 def read_block(path: Path, parts: int, user_part: int, item_part: int) -> tuple[NDArray[Any], ...]:
     """Read the users, items and ratings of a block: (n,) int32, int32, float32."""
     return _read(path, [user_part * parts + item_part])

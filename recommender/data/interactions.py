@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from recommender.data.sampling import EVERYBODY, Sample
 from recommender.errors import RERUN, UserError
 from recommender.paths import GIVEN, ITEMS, PARTS, USERS, VALIDATION
-from recommender.storage import read_row_groups, read_schema, read_table, row_group_sizes
+from recommender.storage import read_row_groups, read_schema, read_table, row_count, row_group_sizes
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -81,7 +81,7 @@ def _check(path: Path, ratings: pa.Table, shape: tuple[int, int]) -> None:
 
 def read_shape() -> tuple[int, int]:
     """Return how many users and items there are."""
-    return len(read_table(USERS, ["user_id"])), len(read_table(ITEMS, ["item_id"]))
+    return row_count(USERS), row_count(ITEMS)
 
 
 def read_matrix(*paths: Path) -> "sp.csr_array":
@@ -91,7 +91,7 @@ def read_matrix(*paths: Path) -> "sp.csr_array":
     shape, here = read_shape(), [path for path in paths if path != GIVEN or path.exists()]
     starts = np.zeros(shape[0] + 1, np.int64)
     for path in here:
-        _check_some(path, sum(row_group_sizes(path)))
+        _check_some(path, row_count(path))
         for table in _read_groups(path):
             _check(path, table, shape)
             starts[1:] += np.bincount(table["user"].to_numpy(), minlength=shape[0])

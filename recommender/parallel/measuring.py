@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recommender.data.blocks import block_sizes
+from recommender.data.interactions import read_shape
 from recommender.data.sampling import EVERYBODY, Sample
 from recommender.evaluation.at_once import Baselines, allows_ease, measure_factors
 from recommender.evaluation.heldout import HeldOut, check_sample
@@ -21,7 +22,7 @@ from recommender.evaluation.lists import Categories, ListMeasures, Popularity
 from recommender.evaluation.metrics import COLUMNS
 from recommender.evaluation.results import Results, Summed, no_users
 from recommender.parallel.engine import Arrays, Engine, engine, publishing
-from recommender.parallel.users import Plan, count_users, shape_of_split
+from recommender.parallel.users import UserPlan, count_users
 from recommender.params import Baselines as Settings
 from recommender.params import Params
 from recommender.paths import BASELINES_USERS, FACTORS, ITEMS, PARTS, TEST, TRAIN, USER_METRICS, USERS, VALIDATION
@@ -35,7 +36,7 @@ INPUTS: Final = (USERS, ITEMS, *PARTS.values())
 
 
 @dataclass(frozen=True)
-class Measuring(Plan):
+class Measuring(UserPlan):
     """What every task that measures agrees on."""
 
     held_out: Path
@@ -109,7 +110,7 @@ def _decides(params: Params) -> str:
 
 
 def _plan(params: Params, run: Engine) -> Measuring:
-    settings, shape = params.evaluate, shape_of_split()
+    settings, shape = params.evaluate, read_shape()
     check_k("params.yaml: evaluate.k", settings.k, shape[1])
     return Measuring(
         run.folder,

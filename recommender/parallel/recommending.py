@@ -7,9 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recommender.data.blocks import read_user_ids
+from recommender.data.interactions import read_shape
 from recommender.data.sampling import Sample
 from recommender.parallel.engine import Arrays, engine, publishing
-from recommender.parallel.users import Plan, count_users, shape_of_split
+from recommender.parallel.users import UserPlan, count_users
 from recommender.params import Params
 from recommender.paths import FACTORS, ITEMS, PARTS, RECOMMENDATIONS, USERS
 from recommender.ranking.recommender import Recommender
@@ -22,10 +23,10 @@ def recommend_in_parts(params: Params) -> None:
     settings, learned_from, parts = params.recommend, params.train.learned_from, params.engine.parts
     decides = f"{settings.model_dump_json()} {learned_from} {params.split.seed} {parts}"
     with engine("recommend", "tables", decides, [USERS, ITEMS, *PARTS.values(), FACTORS]) as run:
-        shape, sample = shape_of_split(), Sample(settings.user_share, params.split.seed)
+        shape, sample = read_shape(), Sample(settings.user_share, params.split.seed)
         check_k("params.yaml: recommend.k", settings.k, shape[1])
         learned = tuple(PARTS[name] for name in learned_from)
-        plan = Plan(run.folder, shape, parts, tuple(PARTS.values()), learned, sample, settings.k)
+        plan = UserPlan(run.folder, shape, parts, tuple(PARTS.values()), learned, sample, settings.k)
         count_users(run, plan)
         run.map("recommend", recommend_part, [(plan, part) for part in range(parts)])
         with writing_row_groups(RECOMMENDATIONS, _schema()) as add:
@@ -33,7 +34,7 @@ def recommend_in_parts(params: Params) -> None:
                 add(read_table(_listed(plan, part)))
 
 
-def recommend_part(plan: Plan, part: int) -> Arrays:
+def recommend_part(plan: UserPlan, part: int) -> Arrays:
     """Write the recommendations for a part's users."""
     users = plan.users(part)
     recommender = Recommender(
@@ -59,5 +60,5 @@ def _schema() -> pa.Schema:
     return pa.schema([*first, names[0], ("score", pa.float32()), *names[1:]])
 
 
-def _listed(plan: Plan, part: int) -> Path:
+def _listed(plan: UserPlan, part: int) -> Path:
     return Path(plan.folder) / f"recommendations-{part}.parquet"

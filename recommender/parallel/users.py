@@ -8,11 +8,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from recommender.data.blocks import block_sizes, read_part, rows_of
+from recommender.data.blocks import block_sizes, read_part
 from recommender.data.interactions import Interactions
 from recommender.data.sampling import Sample
 from recommender.parallel.engine import Arrays, Engine, put
-from recommender.paths import ITEMS, USERS
 from recommender.ranking.baselines import ItemSums
 from recommender.ranking.factors import Factors
 from recommender.ranking.learned import Learned
@@ -22,7 +21,7 @@ COUNTS: Final = "counts.npz"  # in the plan's folder: of known and of learned ra
 
 
 @dataclass(frozen=True)
-class Plan:
+class UserPlan:
     """What every task over the users agrees on."""
 
     folder: str  # of what tasks leave for others
@@ -61,13 +60,8 @@ class Plan:
         return replace(Learned.of(learned, learned), item_counts=self.counts["counts"])
 
 
-def shape_of_split() -> tuple[int, int]:
-    """Return the number of users and items."""
-    return rows_of(USERS), rows_of(ITEMS)
-
-
-def count_users(run: Engine, plan: Plan) -> None:
-    """Count the ratings of all users, and leave the sums where `Plan.counts` finds them."""
+def count_users(run: Engine, plan: UserPlan) -> None:
+    """Count the ratings of all users, and leave the sums where `UserPlan.counts` finds them."""
     for path in dict.fromkeys((*plan.known, *plan.learned)):
         block_sizes(path, plan.parts)
     run.map("count", count_part, [(plan, part) for part in range(plan.parts)])
@@ -78,7 +72,7 @@ def count_users(run: Engine, plan: Plan) -> None:
     put(Path(plan.folder) / COUNTS, total)
 
 
-def count_part(plan: Plan, part: int) -> Arrays:
+def count_part(plan: UserPlan, part: int) -> Arrays:
     """Write what a part's users have rated, by item."""
     known, learned = plan.read(plan.known, part), ItemSums.of(plan.read(plan.learned, part))
     found = {
@@ -92,5 +86,5 @@ def count_part(plan: Plan, part: int) -> Arrays:
     return {}
 
 
-def _counted(plan: Plan, part: int) -> Path:
+def _counted(plan: UserPlan, part: int) -> Path:
     return Path(plan.folder) / f"counts-{part}.npz"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from recommender.data.interactions import Interactions
 from recommender.errors import UserError
 from recommender.models.core.backend import keras
-from recommender.models.core.blocks import KINDS, Plan, Program, train_blocks, trained_factors
+from recommender.models.core.blocks import KINDS, BlockPlan, Program, train_blocks, trained_factors
 from recommender.models.core.in_blocks import train_in_blocks
 from recommender.models.mf import MatrixFactorization
 from recommender.parallel.engine import engine
@@ -32,7 +32,7 @@ def section(**changes: Any) -> Mf:  # noqa: ANN401 - any parameter
     return Mf.model_validate({**load_params().train.mf.model_dump(), "optimizer": "lazy_adam", **small, **changes})
 
 
-def solve(plan: Plan, epochs: int) -> tuple[dict[str, list[float]], Factors]:
+def solve(plan: BlockPlan, epochs: int) -> tuple[dict[str, list[float]], Factors]:
     known, order = np.ones(plan.shape[0], dtype=bool), np.arange(plan.shape[1], dtype=np.int32)
     with engine("train", "training", str(plan), []) as run:
         plan = replace(plan, folder=run.folder)
@@ -43,12 +43,12 @@ def solve(plan: Plan, epochs: int) -> tuple[dict[str, list[float]], Factors]:
         return logs, trained_factors(plan, epochs * plan.parts, known, order)
 
 
-def make_plan(parts: int, train: Interactions, test: Interactions, settings: Mf, mean: float = 3.5) -> Plan:
+def make_plan(parts: int, train: Interactions, test: Interactions, settings: Mf, mean: float = 3.5) -> BlockPlan:
     write_split(train, train.of(np.zeros(len(train), dtype=bool)), test, parts)
-    return Plan("first", "", train.shape, parts, settings, SEED, mean, (str(TRAIN),), str(TEST))
+    return BlockPlan("first", "", train.shape, parts, settings, SEED, mean, (str(TRAIN),), str(TEST))
 
 
-def first_tables(plan: Plan) -> list[NDArray[np.float32]]:
+def first_tables(plan: BlockPlan) -> list[NDArray[np.float32]]:
     """Return the first weights of users and items, by index."""
     tables = []
     for kind, count in enumerate(plan.shape):
@@ -59,7 +59,7 @@ def first_tables(plan: Plan) -> list[NDArray[np.float32]]:
     return tables
 
 
-def batches(plan: Plan, train: Interactions, epoch: int, shift: int) -> list[NDArray[np.int64]]:
+def batches(plan: BlockPlan, train: Interactions, epoch: int, shift: int) -> list[NDArray[np.int64]]:
     """Return the rows of the ratings in each union batch of a stratum."""
     rows = []
     for user_part in range(plan.parts):
@@ -121,7 +121,7 @@ def test_blocks_take_the_steps_of_lazy_adam_on_their_union(parts: int) -> None:
         assert_allclose(getattr(factors, name), expected[name], rtol=0, atol=1e-6)
 
 
-def slow(plan: Plan, train: Interactions, test: Interactions, epochs: int) -> tuple[list[NDArray[Any]], Any]:
+def slow(plan: BlockPlan, train: Interactions, test: Interactions, epochs: int) -> tuple[list[NDArray[Any]], Any]:
     """Train in float64, rating by rating; return the tables of users and items and the losses of every epoch."""
     settings, count = plan.section, 0
     tables = [table.astype(np.float64) for table in first_tables(plan)]

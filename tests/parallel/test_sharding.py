@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recommender.data.blocks import block_sizes, read_block, rows_of
+from recommender.data.blocks import block_sizes, read_block
 from recommender.data.interactions import read_scale
 from recommender.errors import UserError
 from recommender.paths import GIVEN, ITEMS, LISTED_ITEMS, PARTS, RATINGS, SPLIT_METRICS, TRAIN, USERS
-from recommender.storage import read_json, read_table, write_table, writing_row_groups
+from recommender.storage import read_json, read_table, row_count, write_table, writing_row_groups
 from stages import split
 from tests.conftest import set_params
 
@@ -94,7 +94,7 @@ def test_low_ratings_are_left_out(place: Path, capsys: pytest.CaptureFixture[str
     set_params(place, data__min_rating_value=3, engine__parts=3, train__mf__batch_size=3)
     split.main()
     kept = [row for row in rows if row[2] >= 3]
-    assert sum(map(rows_of, PARTS.values())) == len(kept)
+    assert sum(map(row_count, PARTS.values())) == len(kept)
     assert read_json(SPLIT_METRICS)["removed"] == {"min_rating_value": ROWS - len(kept)}
     assert f"data.min_rating_value: {ROWS - len(kept)} ratings removed, {len(kept)} are left" in capsys.readouterr().err
     assert read_table(USERS)["user_id"].to_pylist() == list(dict.fromkeys(row[0] for row in kept))

@@ -32,7 +32,7 @@ KINDS: Final = ("user", "item")
 
 
 @dataclass(frozen=True)
-class Plan:
+class BlockPlan:
     """What every block of a training agrees on."""
 
     name: str  # of its tasks and states
@@ -108,7 +108,7 @@ class Plan:
 class Program:
     """The compiled steps of any block of a plan, with the weights and moments of the block at hand."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: BlockPlan) -> None:
         self.section, self.step_rows, self.mean = plan.section, plan.step_rows, plan.mean
         most = math.ceil(plan.sizes.max() / plan.step_rows)
         self.steps = math.ceil(most / math.ceil(most * plan.step_rows / STACK_ROWS))  # of a call
@@ -155,12 +155,12 @@ class Program:
 
 
 @lru_cache(maxsize=1)
-def program(plan: Plan) -> Program:
+def program(plan: BlockPlan) -> Program:
     """Return the program of a plan, compiled once a process."""
     return Program(plan)
 
 
-def train_block(plan: Plan, epoch: int, user_part: int, item_part: int, generation: int, done: int) -> Arrays:
+def train_block(plan: BlockPlan, epoch: int, user_part: int, item_part: int, generation: int, done: int) -> Arrays:
     """Train a block on from the states of its parts after `generation` strata, and `done` steps, and write theirs."""
     run, parts = program(plan), (user_part, item_part)
     states = [plan.load(kind, part, generation) for kind, part in enumerate(parts)]
@@ -177,7 +177,7 @@ def train_block(plan: Plan, epoch: int, user_part: int, item_part: int, generati
     return {"squares": np.array(squares)}
 
 
-def measure_blocks(plan: Plan, user_part: int, generation: int) -> Arrays:
+def measure_blocks(plan: BlockPlan, user_part: int, generation: int) -> Arrays:
     """Return the squared errors of a user part's held-out ratings after so many strata, and their number."""
     squares, count = 0.0, 0
     users = plan.load(0, user_part, generation)["weights"]
@@ -201,7 +201,7 @@ class Graph:
     reads: dict[str, list[Path]]
 
     @classmethod
-    def of(cls, plan: Plan, epochs: int) -> Self:
+    def of(cls, plan: BlockPlan, epochs: int) -> Self:
         """Lay out the blocks of all epochs, and measure after each."""
         graph, done = cls({}, {}, {}), 0
         written: dict[Path, str] = {}  # by which task
@@ -229,7 +229,7 @@ class Graph:
         return graph
 
 
-def train_blocks(engine: Engine, plan: Plan, epochs: int) -> dict[str, list[float]]:
+def train_blocks(engine: Engine, plan: BlockPlan, epochs: int) -> dict[str, list[float]]:
     """Train a plan's blocks; return the losses of every epoch as Keras' `fit` does. The last states are files."""
     graph = Graph.of(plan, epochs)
     readers = Counter(path for paths in graph.reads.values() for path in paths)
@@ -254,7 +254,9 @@ def train_blocks(engine: Engine, plan: Plan, epochs: int) -> dict[str, list[floa
     return {"loss": loss, "val_loss": [total("measure", epoch, "squares") / count for epoch in range(epochs)]}
 
 
-def trained_factors(plan: Plan, generation: int, known: NDArray[np.bool_], item_order: NDArray[np.int32]) -> Factors:
+def trained_factors(
+    plan: BlockPlan, generation: int, known: NDArray[np.bool_], item_order: NDArray[np.int32]
+) -> Factors:
     """Return the factors after so many strata; those of users without ratings, not `known`, are 0."""
     tables = []
     for kind, count in enumerate(plan.shape):

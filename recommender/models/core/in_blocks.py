@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recommender.data.blocks import block_sizes, read_user_part, rows_of
-from recommender.models.core.blocks import Plan, train_blocks, trained_factors
+from recommender.data.blocks import block_sizes, read_user_part
+from recommender.models.core.blocks import BlockPlan, train_blocks, trained_factors
 from recommender.models.core.saving import as_keras
 from recommender.models.core.training import Trained
 from recommender.parallel.engine import engine
@@ -16,12 +16,13 @@ from recommender.paths import ITEMS, PARTS, TEST, TRAIN, USERS, VALIDATION
 from recommender.ranking.factors import Factors
 from recommender.ranking.fold_in import RatingLoss
 from recommender.ranking.topk import check_k
+from recommender.storage import row_count
 
 
 def train_in_blocks(params: Params, item_order: NDArray[np.int32]) -> Trained:
     """Train `mf` in engine.parts x engine.parts blocks, wherever CLUSTER says, and once more for a final fit."""
     train, section, parts = params.train, params.train.mf, params.engine.parts
-    has_validation = rows_of(VALIDATION) > 0
+    has_validation = row_count(VALIDATION) > 0
     held_out = VALIDATION if has_validation else TEST
     if has_validation:
         check_k("train.early_stopping.k", train.early_stopping.k, len(item_order))
@@ -32,7 +33,7 @@ def train_in_blocks(params: Params, item_order: NDArray[np.int32]) -> Trained:
             known, mean, count = _known(paths, parts)
             shape, learned = (len(known), len(item_order)), tuple(map(str, paths))
             start = mean if section.global_mean else 0.0
-            plan = Plan(name, run.folder, shape, parts, section, train.seed, start, learned, str(held_out))
+            plan = BlockPlan(name, run.folder, shape, parts, section, train.seed, start, learned, str(held_out))
             logs = train_blocks(run, plan, section.epochs)
             return logs, trained_factors(plan, section.epochs * parts, known, item_order), count
 
@@ -52,7 +53,7 @@ def train_in_blocks(params: Params, item_order: NDArray[np.int32]) -> Trained:
 
 def _known(paths: list[Path], parts: int) -> tuple[NDArray[np.bool_], float, int]:
     """Return which users have ratings in the files, the mean of these ratings, and their number."""
-    known, total, count = np.zeros(rows_of(USERS), dtype=bool), 0.0, 0
+    known, total, count = np.zeros(row_count(USERS), dtype=bool), 0.0, 0
     for path in paths:
         block_sizes(path, parts)
         for part in range(parts):
