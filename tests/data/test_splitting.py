@@ -193,6 +193,16 @@ def test_parts_are_written_with_the_scale_of_own_ratings() -> None:
     assert read_table(ITEMS_PATH)["pages"].to_pylist() == [500, 700]  # of own files whatever columns they have
 
 
+@pytest.mark.usefixtures("workspace")
+@pytest.mark.parametrize(("path", "column"), [(RATINGS_PATH, "timestamp"), (LISTED_ITEMS, "categories")])
+def test_a_file_of_extract_without_a_column_is_refused(path: Path, column: str) -> None:
+    put(Path(), table([(9, 5, 3), (2, 7, 4.5)]), catalogue([7, 5]))
+    write_table(path, read_table(path).drop_columns(column))
+    with pytest.raises(UserError) as raised:
+        split_at_once(load_params(REPOSITORY / "params.yaml"))
+    assert str(raised.value) == f"{path}: cannot be read (no column {column}); {RERUN}"
+
+
 def test_two_ratings_are_enough() -> None:
     assert sorted(parts(2, 0.5).values()) == [[], [0], [1]]
 

@@ -374,7 +374,7 @@ def test_progress_is_shown_on_a_terminal_after_a_while_and_disappears(
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [("3", 3), ("2,4", 2), ("", os.cpu_count()), ("0", os.cpu_count()), ("x", os.cpu_count())]
+    ("value", "expected"), [("3", 3), ("5,4", 5), ("", os.cpu_count()), ("0", os.cpu_count()), ("x", os.cpu_count())]
 )
 def test_threads_are_as_many_as_omp_num_threads_says(
     value: str, expected: int, monkeypatch: pytest.MonkeyPatch
