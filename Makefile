@@ -125,6 +125,12 @@ fold-in: $(ENV)  ## [DATASET= ARCHIVE=]: measure users folded in against the sam
 landmarks: $(ENV)  ## [DATASET= ARCHIVE=]: measure kernel where fewer users stand for all, and at the size of ml-10m
 	$(RUN) python -m benchmarks.landmarks $(DATA)
 
+serving: $(VENV)/.installed-bench  ## [DATASET= ARCHIVE=]: measure requests of the exported models beside FAISS, and compare the lists with ours
+	$(RUN) python -m benchmarks.serving $(DATA)
+
+explanations: $(ENV)  ## [DATASET= ARCHIVE=]: explain the recommendations of five users
+	$(RUN) python -m benchmarks.explanations $(DATA)
+
 pictures: $(VENV)/.installed-explore  ## take the pictures of the report and the app in docs/; needs a browser
 	$(RUN) python -m tests.browser.pictures
 
@@ -136,7 +142,7 @@ environment: $(ENV)  ## list the installed packages that decide the bytes of the
 
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock" --quiet
-# The largest set goes first and binds the others, so that all three fit into one environment.
+# The largest set goes first and binds the others, so that all four fit into one environment.
 lock: $(ENV)  ## pin every dependency that pyproject.toml asks for, with hashes
 	$(RUN) $(LOCK) --extra dev --extra explore --extra browser --extra remotes --upgrade --output-file requirements-explore.lock
 	$(RUN) $(LOCK) --extra dev --constraints requirements-explore.lock --upgrade --output-file requirements.lock

@@ -135,3 +135,12 @@ def test_tensors_are_multiplied_in_one_module_alone() -> None:
         if path.name != "algebra.py" and path.parent.name != "serving":
             found = re.search(r"\b(matmul|einsum|tensordot|ops\.dot)\b", path.read_text(encoding="utf-8"))
             assert found is None, f"{path.name}: {found}"
+
+
+def test_every_target_has_a_rule_and_so_has_every_one_that_pages_name() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    phony = re.findall(r"^\.PHONY:((?:.*\\\n)*.*)", makefile, re.MULTILINE)[0].replace("\\", " ").split()
+    assert set(phony) == set(re.findall(r"^([a-z-]+):.*  ## ", makefile, re.MULTILINE))
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    assert set(re.findall(r"(?:`|\$ )make ([a-z-]+)", text)) <= set(phony)
