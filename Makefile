@@ -1,7 +1,7 @@
 # `make repro` sets everything up and runs the pipeline; `make help` prints all targets.
 PYTHON ?= python3
 VENV ?= .venv
-ENV := $(VENV)/.installed$(if $(CLUSTER)$(ENGINES),-cluster)
+ENV := $(VENV)/.installed$(if $(filter-out processes:%,$(CLUSTER) $(ENGINES)),-cluster)
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 PYTEST := python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 DATA = $(if $(DATASET),--dataset "$(DATASET)") $(if $(ARCHIVE),--archive "$(ARCHIVE)") $(if $(SHA256),--sha256 "$(SHA256)")

@@ -280,7 +280,7 @@ class Recommend(Section):
 class Engine(Section):
     """How the work is cut."""
 
-    parts: Annotated[Integer, Field(ge=1, le=1000)]
+    parts: Annotated[Integer, Field(ge=1, le=200)]  # more make more row groups than a file can be read quickly with
 
 
 class Params(Section):

@@ -28,6 +28,7 @@ from recommender.errors import RERUN, UserError, cannot_write
 
 DESCRIPTORS: Final = Path("/proc/self/fd")  # has a link for each open file, unnamed ones too
 ROW_GROUP: Final = 2**20  # rows in each row group but the last of `write_table`, which is pyarrow's default
+LARGEST_GROUP: Final = 2**26  # rows that pyarrow writes in one group, whatever it is asked for
 PARQUET: Final[dict[str, Any]] = {"compression": "zstd", "write_page_checksum": True}
 DECIMALS: Final = 6  # in JSON and CSV files, which keeps noise in the last bits out of Git
 ZIP_HEADER: Final = 30  # bytes of a member's own header before its name, whose length is at its end
@@ -49,14 +50,14 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary = named if unnamed is None else DESCRIPTORS / str(unnamed)
         try:
             yield temporary
-            _sync(temporary)
+            sync(temporary)
             if unnamed is not None:
                 named.unlink(missing_ok=True)
                 try:
                     os.link(temporary, named, src_dir_fd=unnamed)  # only with src_dir_fd does it follow /proc's link
                 except OSError:  # a file system without links, or a sandbox that forbids this one
                     shutil.copyfile(temporary, named)
-                    _sync(named)
+                    sync(named)
             named.replace(path)
         finally:
             named.unlink(missing_ok=True)
@@ -66,7 +67,8 @@ def atomic(path: Path) -> Iterator[Path]:
         raise cannot_write(path, error) from error
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file's content is on the disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
@@ -171,7 +173,14 @@ def row_groups(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], N
     The file is complete when the block ends; a path of `atomic` makes it visible only when that has succeeded, too.
     """
     with pq.ParquetWriter(path, schema, **PARQUET) as writer:
-        yield lambda table: writer.write_table(table, max(len(table), 1))
+
+        def write(table: pa.Table) -> None:
+            if len(table) > LARGEST_GROUP:
+                found = f"a block has {len(table)} ratings, more than the {LARGEST_GROUP} of a row group"
+                raise UserError(f"engine.parts: {found}; raise it")
+            writer.write_table(table, max(len(table), 1))
+
+        yield write
 
 
 def read_table(path: Path, columns: list[str] | None = None, *, others: bool = False) -> pa.Table:

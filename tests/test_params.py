@@ -49,7 +49,7 @@ RANGES: dict[str, tuple[float, float, float, float]] = {
     "k": (0, 1, 1000, 1001),
     "relevance_quantile": (-0.1, 0, 1, 1.1),
     "user_share": (0, 1e-9, 1, 1.1),
-    "parts": (0, 1, 1000, 1001),
+    "parts": (0, 1, 200, 201),
     "embedding_size": (0, 1, 4096, 4097),
     "learning_rate": (0, 1e-9, 1, 1.01),
     "batch_size": (0, 1, 2**20, 2**20 + 1),

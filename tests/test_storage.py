@@ -316,6 +316,20 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path, folder: str) -> None:
     assert str(raised.value) == f"{path}: cannot be read (no column y, zz); {RERUN}"
 
 
+def test_more_ratings_than_pyarrow_writes_in_a_row_group_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recommender.storage.LARGEST_GROUP", len(TABLE))
+    with row_groups(tmp_path / "fits", TABLE.schema) as write:
+        write(TABLE)
+    monkeypatch.setattr("recommender.storage.LARGEST_GROUP", len(TABLE) - 1)
+    expected = (
+        f"^engine.parts: a block has {len(TABLE)} ratings, more than the {len(TABLE) - 1} of a row group; raise it$"
+    )
+    with pytest.raises(UserError, match=expected), row_groups(tmp_path / "large", TABLE.schema) as write:
+        write(TABLE)
+
+
 def test_every_table_is_a_row_group_and_the_file_is_that_of_pyarrow(tmp_path: Path) -> None:
     many = pa.table({"n": np.arange(2**20 + 5)})
     for name, tables in {

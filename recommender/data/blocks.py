@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recommender.data.interactions import COLUMNS, Interactions, read_scale
+from recommender.data.interactions import COLUMNS, Interactions, check_ratings, check_some, read_scale, read_shape
 from recommender.errors import RERUN, UserError
 from recommender.paths import USERS
 from recommender.storage import read_row_groups, row_group_sizes
@@ -23,6 +23,7 @@ def block_sizes(path: Path, parts: int) -> NDArray[np.int64]:
     sizes = row_group_sizes(path)
     if len(sizes) != parts**2:
         raise UserError(f"{path}: has {len(sizes)} row groups where engine.parts: {parts} makes {parts**2}; {RERUN}")
+    check_some(path, sum(sizes))
     return np.array(sizes).reshape(parts, parts)
 
 
@@ -37,7 +38,9 @@ def read_user_part(path: Path, parts: int, user_part: int) -> tuple[NDArray[Any]
 
 
 def _read(path: Path, groups: Sequence[int]) -> tuple[NDArray[Any], ...]:
-    return tuple(column.to_numpy() for column in read_row_groups(path, groups, COLUMNS.names).itercolumns())
+    ratings = read_row_groups(path, groups, COLUMNS.names)
+    check_ratings(path, ratings, read_shape())
+    return tuple(column.to_numpy() for column in ratings.itercolumns())
 
 
 def read_part(paths: Sequence[Path], parts: int, user_part: int, shape: tuple[int, int]) -> Interactions:

@@ -62,12 +62,13 @@ def _read_sample(path: Path, sample: Sample) -> pa.Table:
     return pa.concat_tables(kept)
 
 
-def _check_some(path: Path, count: int) -> None:
+def check_some(path: Path, count: int) -> None:
+    """Refuse a part of the split without ratings that must have some."""
     if path not in (VALIDATION, GIVEN) and not count:
         raise UserError(f"{path}: contains no ratings; {RERUN}")
 
 
-def _check(path: Path, ratings: pa.Table, shape: tuple[int, int]) -> None:
+def check_ratings(path: Path, ratings: pa.Table, shape: tuple[int, int]) -> None:
     """Refuse what split never writes."""
     if ratings.schema.types != COLUMNS.types:
         raise UserError(f"{path}: the types of its columns user, item and rating are wrong; {RERUN}")
@@ -91,9 +92,9 @@ def read_matrix(*paths: Path) -> "sp.csr_array":
     shape, here = read_shape(), [path for path in paths if path != GIVEN or path.exists()]
     starts = np.zeros(shape[0] + 1, np.int64)
     for path in here:
-        _check_some(path, row_count(path))
+        check_some(path, row_count(path))
         for table in _read_groups(path):
-            _check(path, table, shape)
+            check_ratings(path, table, shape)
             starts[1:] += np.bincount(table["user"].to_numpy(), minlength=shape[0])
     starts = np.cumsum(starts, dtype=sp.get_index_dtype(maxval=int(starts.sum())))
     free, items, ratings = starts[:-1].copy(), np.empty(starts[-1], starts.dtype), np.empty(starts[-1], np.float32)
@@ -131,8 +132,8 @@ class Interactions:
             if path == GIVEN and not path.exists():
                 continue
             table = read_table(path, COLUMNS.names) if sample == EVERYBODY else _read_sample(path, sample)
-            _check_some(path, len(table))
-            _check(path, table, shape)
+            check_some(path, len(table))
+            check_ratings(path, table, shape)
             parts.append(table)
         found = pa.concat_tables(parts or [COLUMNS.empty_table()])
         users, items, ratings = (column.to_numpy() for column in found.itercolumns())

@@ -23,7 +23,7 @@ from recommender.environment import check_environment
 from recommender.errors import UserError, cannot_write
 from recommender.parallel.executors import Pool, lost, start
 from recommender.paths import ENVIRONMENT
-from recommender.storage import checksum, read_arrays
+from recommender.storage import checksum, read_arrays, sync
 
 Arrays = dict[str, NDArray[Any]]
 Task = tuple[Callable[..., Arrays], tuple[Any, ...]]
@@ -55,11 +55,11 @@ class Job:
 
     @lru_cache  # noqa: B019 - once a process
     def prove(self) -> None:
-        """Go to the project's folder; raise a `UserError` where it is another one, or code or packages differ."""
+        """Raise a `UserError` where the folders are not to be seen or are others, or code or packages differ."""
         here = f"worker {socket.gethostname()}:{os.getpid()}"
         try:
             found = (Path(self.scratch) / "token").read_text(encoding="utf-8")
-            os.chdir(self.root)
+            Path(self.root).stat()
         except OSError as error:
             raise UserError(
                 f"{here}: cannot see {error.filename}: {error.strerror}; share that folder with it"
@@ -68,7 +68,7 @@ class Job:
             raise UserError(f"{here}: {self.scratch} is another folder there; share the same one with it")
         if self.code != CODE:
             raise UserError(f"{here}: runs other code in {Path(__file__).parents[2]}; start it again from this project")
-        check_environment(self.environment)
+        check_environment(self.environment, Path(self.root))
 
 
 class Engine:
@@ -126,11 +126,11 @@ class Engine:
 def engine(stage: str, environment: str, params: str, inputs: Sequence[Path]) -> Iterator[Engine]:
     """Start what CLUSTER names, with a folder in SCRATCH that is removed when all, or nothing, is done.
 
-    The folder is named by all that decides what tasks compute: `params`, the content of the `inputs`, the code and the
-    group of packages. A run that was stopped therefore goes on where it was.
+    The folder is named by the project's and by all that decides what tasks compute: `params`, the content of the
+    `inputs`, the code and the group of packages. A run that was stopped therefore goes on where it was.
     """
     listed = [checksum(path) for path in (*inputs, ENVIRONMENT / f"{environment}.txt") if path.exists()]
-    decides = json.dumps([stage, params, [str(path) for path in inputs], listed, CODE, sys.version])
+    decides = json.dumps([str(Path.cwd()), stage, params, [str(path) for path in inputs], listed, CODE, sys.version])
     name = f"{stage}-{hashlib.sha256(decides.encode()).hexdigest()[:16]}"
     folder = (Path(os.environ.get("SCRATCH") or SCRATCH) / name).absolute()
     job = Job(str(Path.cwd()), str(folder), secrets.token_hex(), CODE, environment)
@@ -152,6 +152,7 @@ def engine(stage: str, environment: str, params: str, inputs: Sequence[Path]) ->
 def run_task(job: Job, name: str, function: Callable[..., Arrays], arguments: tuple[Any, ...]) -> Arrays:
     """Run one task, unless it has left its record: return what it returned."""
     job.prove()
+    os.chdir(job.root)  # each time: a worker may do tasks of several projects in turn
     record = Path(job.scratch) / f"{name}.npz"
     if record.exists():
         return read_arrays(record)
@@ -170,6 +171,7 @@ def publishing(path: Path) -> Iterator[Path]:
     try:
         try:
             yield temporary
+            sync(temporary)  # no record may outlive what it stands for
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -3,11 +3,12 @@
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any, Final
 
 from recommender.errors import UserError
@@ -76,8 +77,19 @@ def _one_thread() -> Iterator[None]:
 
 @contextmanager
 def _processes(count: int) -> Iterator[Pool]:
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         yield Pool(pool)
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as the one that started it has ended, if only by being killed."""
+
+    def wait_for_parent() -> None:
+        if parent := parent_process():
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait_for_parent, daemon=True).start()
 
 
 @contextmanager
@@ -112,7 +124,7 @@ def _cluster(address: str, prove: Callable[[], None]) -> Iterator[Pool]:
     _, distributed = _import_dask()
     try:
         client = distributed.Client(address, timeout=PATIENCE)
-    except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+    except (OSError, TimeoutError, TypeError, ValueError, RuntimeError) as error:  # TypeError: tls without certificates
         raise UserError(
             f"CLUSTER: no Dask scheduler answers at {address} ({error}); start one, see docs/scale.md"
         ) from None

@@ -1,7 +1,7 @@
 """The stages evaluate and baselines in parts: tasks that each measure the lists of some users.
 
 The results are those of `recommender.evaluation.at_once` but for the order of the rows by user, part after part, and
-for diversity where items have no categories, which is left out: see `ListMeasures`.
+for diversity where items have no categories or very many sets of them, which is left out: see `ListMeasures`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -111,6 +111,9 @@ def gather(folder: str, part: int, parts: int, groups: int) -> Arrays:
 def _kept(group: int, columns: list[str], data: Data) -> tuple[pa.Table, int]:
     """Return a row group of the extracted ratings without those that are too low, and how many these are."""
     ratings = read_row_groups(RATINGS, [group], columns)
+    for number, field in enumerate(ratings.schema):  # row groups of own files may code text in different ways
+        if pa.types.is_dictionary(field.type):
+            ratings = ratings.set_column(number, field.name, ratings[field.name].cast(field.type.value_type))
     kept = at_least(ratings, data.min_rating_value)
     return kept, len(ratings) - len(kept)
 

@@ -12,6 +12,7 @@ from recommender.data.blocks import block_sizes, read_part
 from recommender.data.interactions import Interactions
 from recommender.data.sampling import Sample
 from recommender.parallel.engine import Arrays, Engine, put
+from recommender.paths import TEST
 from recommender.ranking.baselines import ItemSums
 from recommender.ranking.factors import Factors
 from recommender.ranking.learned import Learned
@@ -62,7 +63,7 @@ class UserPlan:
 
 def count_users(run: Engine, plan: UserPlan) -> None:
     """Count the ratings of all users, and leave the sums where `UserPlan.counts` finds them."""
-    for path in dict.fromkeys((*plan.known, *plan.learned)):
+    for path in dict.fromkeys((*plan.known, *plan.learned, TEST)):
         block_sizes(path, plan.parts)
     run.map("count", count_part, [(plan, part) for part in range(plan.parts)])
     total: Arrays = {}

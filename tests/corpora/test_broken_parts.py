@@ -2,8 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from recommender.data.interactions import COLUMNS
+from recommender.paths import PARTS, TEST
+from recommender.storage import read_table, writing_row_groups
 from stages import baselines, evaluate, recommend, split, train
 from tests.conftest import Ending, set_params
 
@@ -37,6 +42,41 @@ def test_ratings_that_were_split_in_other_parts_are_named(ending: Ending, here: 
     message = ending(stage.main)  # type: ignore[attr-defined]
     assert message.startswith("data/processed/")
     assert "has 1 row groups where engine.parts: 2 makes 4; run `dvc repro`" in message
+
+
+def test_a_final_fit_without_a_validation_part_is_named(ending: Ending, here: Path) -> None:
+    set_params(here, **IN_PARTS, train__final_fit=True)
+    message = ending(train.main)
+    assert message == "train.final_fit: needs a validation part; set split.validation_size above 0"
+
+
+def in_blocks(here: Path, rating: float) -> None:
+    """Cut the ratings into four blocks, with one rating changed."""
+    set_params(here, **IN_PARTS)
+    for path in PARTS.values():
+        ratings = read_table(path)
+        with writing_row_groups(path, ratings.schema) as add:
+            for _ in range(3):
+                add(ratings[:0])
+            if len(ratings):
+                values = np.append(ratings["rating"].to_numpy()[:-1], np.float32(rating))
+                ratings = ratings.set_column(2, "rating", pa.array(values))
+            add(ratings)
+
+
+def test_a_damaged_block_is_named(ending: Ending, here: Path) -> None:
+    in_blocks(here, float("nan"))
+    message = ending(train.main)
+    assert message.startswith("data/processed/train.parquet: contains a rating that is not a finite number; run `dvc ")
+
+
+def test_a_part_without_ratings_is_named(ending: Ending, here: Path) -> None:
+    in_blocks(here, 3)
+    with writing_row_groups(TEST, COLUMNS) as add:
+        for _ in range(4):
+            add(COLUMNS.empty_table())
+    message = ending(evaluate.main)
+    assert message.startswith("data/processed/test.parquet: contains no ratings; run `dvc repro`")
 
 
 @pytest.mark.parametrize("stage", [evaluate, baselines])

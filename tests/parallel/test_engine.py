@@ -1,11 +1,15 @@
 """The engine: order, records, what workers prove, and where CLUSTER lets tasks run."""
 
 import os
+import shutil
+import subprocess
+import sys
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from recommender.errors import UserError
@@ -13,6 +17,7 @@ from recommender.parallel import engine as engines
 from recommender.parallel import executors
 from recommender.parallel.engine import Arrays, Engine, Job, engine, publishing, put
 from recommender.parallel.executors import Pool, ThisProcess
+from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.usefixtures("workspace")
 
@@ -134,11 +139,57 @@ def test_a_worker_with_other_packages_is_refused() -> None:
         job().prove()
 
 
-def test_a_worker_that_sees_the_same_goes_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    same, here = job(), Path.cwd()
+def where(_: int) -> Arrays:
+    """Return the folder that a task works in, as bytes."""
+    return {"folder": np.frombuffer(str(Path.cwd()).encode(), np.uint8)}
+
+
+def test_a_worker_does_each_task_in_its_own_project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    projects = [tmp_path / name for name in "ab"]
+    for project in projects:
+        shutil.copytree("environment", project / "environment")
+    jobs = [job(root=str(project)) for project in projects]
     monkeypatch.chdir(tmp_path)
-    same.prove()
-    assert Path.cwd() == here
+    for number in range(4):
+        found = engines.run_task(jobs[number % 2], f"task-{number}", where, (0,))
+        assert found["folder"].tobytes().decode() == str(projects[number % 2])
+
+
+def test_two_projects_with_the_same_inputs_have_folders_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SCRATCH", str(tmp_path / "shared"))
+    with start() as first:
+        shutil.copytree("environment", tmp_path / "other/environment")
+        monkeypatch.chdir(tmp_path / "other")
+        with start() as second:
+            assert first.folder != second.folder
+
+
+def test_a_worker_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "from recommender.parallel.executors import start\n"
+        "if __name__ == '__main__':\n"
+        "    with start('processes:1', lambda: None) as pool:\n"
+        "        print(pool.executor.submit(os.getpid).result(), flush=True)\n"
+        "        sys.stdin.read()\n"
+    )
+    script = tmp_path / "driver.py"
+    script.write_text(code)
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+    assert process.stdout is not None
+    worker = psutil.Process(int(process.stdout.readline()))
+    process.kill()
+    process.wait()
+    psutil.wait_procs([worker], timeout=20)
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
 
 
 def test_nothing_partial_is_ever_visible() -> None:

@@ -34,7 +34,9 @@ def write_ratings(*, text: bool = False, group: int = 150) -> list[Row]:
     items = [f"item {pair % ITEM_COUNT}" if text else int(pair) % ITEM_COUNT + 1 for pair in pairs]
     ratings = random.integers(1, 6, ROWS).astype(np.float32)
     kind = pa.string() if text else pa.int32()
-    columns = {"user_id": pa.array(users, kind), "item_id": pa.array(items, kind), "rating": ratings}
+    ids = {"user_id": pa.array(users, kind), "item_id": pa.array(items, kind)}
+    coded = {name: column.dictionary_encode() if text else column for name, column in ids.items()}  # as extract does
+    columns = {**coded, "rating": ratings}
     table = pa.table(columns | {"timestamp": np.arange(ROWS, dtype=np.int64)})
     with writing_row_groups(RATINGS, table.schema) as add:
         for start in range(0, ROWS, group):

@@ -25,6 +25,7 @@ from recommender.models.core.training import adam, check_finite
 from recommender.parallel.engine import Arrays, Engine, Task, put
 from recommender.params import Mf
 from recommender.ranking.factors import Factors
+from recommender.storage import read_arrays
 
 STATE: Final = ("weights", "momentum", "velocity")
 NORMAL_BELOW_2: Final = 0.87962566103423978  # standard deviation of a normal number whose absolute value is at most 2
@@ -82,8 +83,7 @@ class BlockPlan:
         off at two standard deviations; biases are uniform within .05.
         """
         if generation:
-            with np.load(self.state(kind, part, generation), allow_pickle=False) as loaded:
-                return {name: loaded[name] for name in STATE}
+            return read_arrays(self.state(kind, part, generation))
         random, size = np.random.default_rng([self.seed, kind, part]), self.section.embedding_size
         shape = (self.heights[kind], size)
         normal = random.standard_normal(shape, dtype=np.float32)
@@ -201,8 +201,8 @@ class Graph:
     reads: dict[str, list[Path]]
 
     @classmethod
-    def of(cls, plan: BlockPlan, epochs: int) -> Self:
-        """Lay out the blocks of all epochs, and measure after each."""
+    def of(cls, plan: BlockPlan, epochs: int, *, measured: bool = True) -> Self:
+        """Lay out the blocks of all epochs, and measure after each if that is wanted."""
         graph, done = cls({}, {}, {}), 0
         written: dict[Path, str] = {}  # by which task
 
@@ -223,15 +223,15 @@ class Graph:
                 done += int(plan.steps[shift])
             generation = (epoch + 1) * plan.parts
             items = [plan.state(1, part, generation) for part in range(plan.parts)]
-            for user_part in range(plan.parts):
+            for user_part in range(plan.parts if measured else 0):
                 reads = [plan.state(0, user_part, generation), *items]
                 add(f"measure-{epoch}-{user_part}", (measure_blocks, (plan, user_part, generation)), reads)
         return graph
 
 
-def train_blocks(engine: Engine, plan: BlockPlan, epochs: int) -> dict[str, list[float]]:
+def train_blocks(engine: Engine, plan: BlockPlan, epochs: int, *, measured: bool = True) -> dict[str, list[float]]:
     """Train a plan's blocks; return the losses of every epoch as Keras' `fit` does. The last states are files."""
-    graph = Graph.of(plan, epochs)
+    graph = Graph.of(plan, epochs, measured=measured)
     readers = Counter(path for paths in graph.reads.values() for path in paths)
     last = epochs * plan.parts
     readers.update(plan.state(kind, part, last) for kind in range(2) for part in range(plan.parts))
@@ -250,6 +250,8 @@ def train_blocks(engine: Engine, plan: BlockPlan, epochs: int) -> dict[str, list
         )
 
     loss = [total("train", epoch, "squares") / int(plan.sizes.sum()) for epoch in range(epochs)]
+    if not measured:
+        return {"loss": loss}
     count = max(1.0, total("measure", 0, "ratings"))
     return {"loss": loss, "val_loss": [total("measure", epoch, "squares") / count for epoch in range(epochs)]}
 

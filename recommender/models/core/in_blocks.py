@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from recommender.data.blocks import block_sizes, read_user_part
 from recommender.models.core.blocks import BlockPlan, train_blocks, trained_factors
 from recommender.models.core.saving import as_keras
-from recommender.models.core.training import Trained
+from recommender.models.core.training import Trained, check_validation
 from recommender.parallel.engine import engine
 from recommender.parallel.measuring import validate_in_parts
 from recommender.params import Params
@@ -23,6 +23,7 @@ def train_in_blocks(params: Params, item_order: NDArray[np.int32]) -> Trained:
     """Train `mf` in engine.parts x engine.parts blocks, wherever CLUSTER says, and once more for a final fit."""
     train, section, parts = params.train, params.train.mf, params.engine.parts
     has_validation = row_count(VALIDATION) > 0
+    check_validation(train, has_validation)
     held_out = VALIDATION if has_validation else TEST
     if has_validation:
         check_k("train.early_stopping.k", train.early_stopping.k, len(item_order))
@@ -34,7 +35,7 @@ def train_in_blocks(params: Params, item_order: NDArray[np.int32]) -> Trained:
             shape, learned = (len(known), len(item_order)), tuple(map(str, paths))
             start = mean if section.global_mean else 0.0
             plan = BlockPlan(name, run.folder, shape, parts, section, train.seed, start, learned, str(held_out))
-            logs = train_blocks(run, plan, section.epochs)
+            logs = train_blocks(run, plan, section.epochs, measured=name == "first")
             return logs, trained_factors(plan, section.epochs * parts, known, item_order), count
 
         logs, factors, count = fit("first", [TRAIN])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Tensor = Any  # TensorFlow ships no types
 BLOCK: Final = 1024  # rows that a thread makes at a time
 PRODUCTS: Final = 256  # rows of a symmetric product that a thread makes at a time, up to the diagonal
-MOST: Final = 8192  # rows that are there at a time
+MOST: Final = 2048  # rows that are there at a time
 ROUNDS: Final = 1  # of subspace iteration
 KEPT: Final = 512  # users that new ones are compared with
 KEPT_RIDGE: Final = 1e-4  # of the mean of the diagonal of what fits their vectors

@@ -61,15 +61,21 @@ class Trained:
 
 def train(parts: Parts, params: Train) -> Trained:
     """Train the model that the parameters name."""
-    stopping, chosen_by_validation = params.early_stopping, len(parts.validation) > 0
-    if not chosen_by_validation and (stopping.patience or params.final_fit is True):
-        name = "early_stopping.patience" if stopping.patience else "final_fit"
-        raise UserError(f"train.{name}: needs a validation part; set split.validation_size above 0")
+    chosen_by_validation = len(parts.validation) > 0
+    check_validation(params, chosen_by_validation)
     measure = on_validation(parts, params) if chosen_by_validation else None
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found in what training ends in
         if isinstance(params.section, TrainedSection):
             return in_epochs(parts, params, params.section, measure)
         return in_closed_form(parts, params, measure)
+
+
+def check_validation(params: Train, has_validation: bool) -> None:
+    """Refuse what needs a validation part where there is none."""
+    stopping = params.early_stopping.patience
+    if not has_validation and (stopping or params.final_fit is True):
+        name = "early_stopping.patience" if stopping else "final_fit"
+        raise UserError(f"train.{name}: needs a validation part; set split.validation_size above 0")
 
 
 def on_validation(parts: Parts, params: Train) -> Measure:
