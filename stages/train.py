@@ -6,7 +6,6 @@ from recommender.data.interactions import Interactions, read_scale
 from recommender.environment import check_environment
 from recommender.errors import UserError, run
 from recommender.models.core.backend import leave
-from recommender.models.core.in_blocks import train_in_blocks
 from recommender.models.core.saving import save_model
 from recommender.models.core.training import Parts, train
 from recommender.params import MODELS, Train
@@ -24,6 +23,8 @@ def main() -> None:
     item_ids = read_table(ITEMS, ["item_id"])["item_id"].to_numpy()
     item_order = np.argsort(np.argsort(item_ids, kind="stable"), kind="stable").astype(np.int32)
     if params.engine.parts > 1:
+        from recommender.models.core.in_blocks import train_in_blocks  # takes a quarter of a second to import
+
         trained = train_in_blocks(params, item_order)
     else:
         learned, validation, test, given = (Interactions.read(path) for path in (TRAIN, VALIDATION, TEST, GIVEN))

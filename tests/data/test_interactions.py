@@ -41,6 +41,7 @@ def test_validation_may_be_empty_and_columns_may_be_more_and_in_another_order() 
     table = read_table(TRAIN).append_column("timestamp", pa.array([1, 2, 3]))
     write_table(TRAIN, table.select(["timestamp", "rating", "item", "user"]))
     assert rows(Interactions.read(TRAIN, VALIDATION)) == FIRST
+    assert read_matrix(TRAIN, VALIDATION).toarray().tolist() == [[0, 2, 0, 0, 0], [0] * 5, [5, 0, 0, 4.5, 0]]
 
 
 def test_ratings_to_fold_in_need_not_be_there() -> None:
@@ -93,6 +94,20 @@ def test_of_a_sample_only_its_users_are_read() -> None:
     assert held_out.users.tolist() == np.flatnonzero(Sample(0.25, 3).has(users)).tolist()
     assert np.flatnonzero(np.diff(held_out.seen.indptr)).tolist() == [rating[0] for rating in kept]
     assert np.flatnonzero(held_out.learned.users).tolist() == [rating[0] for rating in kept]
+    assert HeldOut.read(0.5, ["train"], within=sample).users.tolist() == [rating[0] for rating in kept]
+    with pytest.raises(UserError, match=r"^params\.yaml: evaluate\.user_share: 1e-09 leaves no user with test ratings"):
+        HeldOut.read(0.5, ["train"], Sample(1e-9, 3))
+
+
+def test_a_file_without_any_row_group_is_refused() -> None:
+    write_split({TRAIN: FIRST}, (3, 5))
+    with writing_row_groups(TEST, COLUMNS):
+        pass
+    with pytest.raises(UserError, match="contains no ratings"):
+        Interactions.read(TEST, sample=Sample(0.5, 3))
+    with writing_row_groups(VALIDATION, COLUMNS):
+        pass
+    assert len(Interactions.read(VALIDATION, sample=Sample(0.5, 3))) == 0
 
 
 def test_some_ratings_are_whole_ratings() -> None:

@@ -133,6 +133,15 @@ def test_some_users_are_read_alone(tmp_path: Path, users: slice) -> None:
         Factors.load(path, users, (5, 8))
 
 
+@pytest.mark.parametrize("name", FIELDS[:4])
+def test_all_numbers_are_checked_where_some_users_are_read(tmp_path: Path, name: str) -> None:
+    factors = make_factors()
+    getattr(factors, name)[2] = np.nan
+    factors.save(tmp_path / "factors.npz")
+    with pytest.raises(UserError, match="contains NaN or infinite numbers"):
+        Factors.load(tmp_path / "factors.npz", slice(1, 4), (5, 7))
+
+
 def test_only_numbers_of_users_that_are_read_are_checked(tmp_path: Path) -> None:
     factors = make_factors()
     factors.user_factors[4] = np.nan

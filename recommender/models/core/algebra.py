@@ -91,17 +91,29 @@ def _summed(left: Matrix, right: Matrix) -> NDArray[np.float64]:
         return np.concatenate(list(pool.map(panel, range(0, left.shape[1], WIDE_PANEL))))
 
 
+def symmetric_product(left: Matrix, right: Matrix) -> NDArray[np.float64]:
+    """Return leftᵀ right where that is symmetric, from little more than half of the products."""
+    size = left.shape[1]
+    found = np.empty((size, size))
+    for start in range(0, size, WIDE_PANEL):
+        end = start + WIDE_PANEL
+        found[start:, start:end] = _summed(left[:, start:], right[:, start:end])
+        found[start:end, end:] = found[end:, start:end].T
+    return found
+
+
 def gram(matrix: Matrix, axis: int = 0) -> NDArray[Any]:
     """Return matrixᵀ matrix, or with axis 1 matrix matrixᵀ, from little more than half of the products."""
-    wide = matrix.dtype == np.float64
-    matrix = (matrix.T if axis else matrix) if wide else tf.convert_to_tensor(matrix)
-    axis = 0 if wide else axis
-    size, width = matrix.shape[1 - axis], WIDE_PANEL if wide else PANEL
-    found = np.empty((size, size), np.float64 if wide else np.float32)
-    for start in range(0, size, width):
-        end = min(start + width, size)
+    if matrix.dtype == np.float64:
+        matrix = matrix.T if axis else matrix
+        return symmetric_product(matrix, matrix)
+    matrix = tf.convert_to_tensor(matrix)
+    size = matrix.shape[1 - axis]
+    found = np.empty((size, size), np.float32)
+    for start in range(0, size, PANEL):
+        end = min(start + PANEL, size)
         before, panel = (matrix[:end], matrix[start:end]) if axis else (matrix[:, :end], matrix[:, start:end])
-        found[:end, start:end] = _summed(before, panel) if wide else _contracted(before, panel, (axis, axis))
+        found[:end, start:end] = _contracted(before, panel, (axis, axis))
         found[start:end, :start] = found[:start, start:end].T
     return found
 

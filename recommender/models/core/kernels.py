@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
-from recommender.models.core.algebra import Matrix, gram, inner_products, inverse, inverse_root, product
+from recommender.models.core.algebra import (
+    Matrix,
+    gram,
+    inner_products,
+    inverse,
+    inverse_root,
+    product,
+    symmetric_product,
+)
 from recommender.models.core.backend import tf
 from recommender.params import Kernel
 from recommender.ranking.topk import threads
@@ -128,7 +136,7 @@ def leading(
         basis = product(kernel, basis)
         basis = _turned(basis, _root(gram(np.asarray(basis, np.float64)), SHIFT**2))
     images = product(kernel, basis)
-    root = _root(product(np.asarray(basis, np.float64), np.asarray(images, np.float64)), SHIFT)
+    root = _root(symmetric_product(np.asarray(basis, np.float64), np.asarray(images, np.float64)), SHIFT)
     return _turned(basis, root), _turned(images, root)
 
 
