@@ -188,9 +188,7 @@ def read_table(path: Path, columns: list[str] | None = None, *, others: bool = F
     with _reading(path):
         # Not pq.read_table, which also reads a folder of files and whose error for a missing column is a page long.
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            missing = set(columns or ()) - set(file.schema_arrow.names)
-            if missing:
-                raise ValueError(f"no column {', '.join(sorted(missing))}")
+            _check_columns(file, columns or ())
             table = file.read(None if others else columns)
         return table.select(columns) if columns and not others else table
 
@@ -222,6 +220,7 @@ def row_count(path: Path) -> int:
 def read_row_groups(path: Path, groups: Sequence[int], columns: list[str]) -> pa.Table:
     """Read some columns of some row groups of a Parquet file."""
     with _reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        _check_columns(file, columns)
         return file.read_row_groups(groups, columns)
 
 
@@ -257,6 +256,12 @@ def _map(path: Path, name: str) -> NDArray[Any]:
         np.lib.format.read_magic(file)
         shape, fortran, kind = np.lib.format.read_array_header_1_0(file)
         return np.memmap(path, kind, "r", file.tell(), shape, "F" if fortran else "C")
+
+
+def _check_columns(file: pq.ParquetFile, columns: Sequence[str]) -> None:
+    missing = set(columns) - set(file.schema_arrow.names)
+    if missing:
+        raise ValueError(f"no column {', '.join(sorted(missing))}")
 
 
 @contextmanager

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recommender.data.interactions import COLUMNS, Interactions, check_ratings, check_some, read_scale, read_shape
+from recommender.data.interactions import COLUMNS, Interactions, check_ratings, check_some, read_scale
 from recommender.errors import RERUN, UserError
-from recommender.paths import USERS
-from recommender.storage import read_row_groups, row_group_sizes
+from recommender.paths import ITEMS, USERS
+from recommender.storage import read_row_groups, row_count, row_group_sizes
 
 
 def block_sizes(path: Path, parts: int) -> NDArray[np.int64]:
@@ -39,7 +39,7 @@ def read_user_part(path: Path, parts: int, user_part: int) -> tuple[NDArray[Any]
 
 def _read(path: Path, groups: Sequence[int]) -> tuple[NDArray[Any], ...]:
     ratings = read_row_groups(path, groups, COLUMNS.names)
-    check_ratings(path, ratings, read_shape())
+    check_ratings(path, ratings, (row_count(USERS), row_count(ITEMS)))
     return tuple(column.to_numpy() for column in ratings.itercolumns())
 
 

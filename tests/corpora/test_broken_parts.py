@@ -9,7 +9,7 @@ import pytest
 from recommender.data.interactions import COLUMNS
 from recommender.paths import PARTS, TEST
 from recommender.storage import read_table, writing_row_groups
-from stages import baselines, evaluate, recommend, split, train
+from stages import baselines, evaluate, extract, recommend, split, train
 from tests.conftest import Ending, set_params
 
 IN_PARTS = {"engine__parts": 2, "split__method": "hash", "train__mf__optimizer": "lazy_adam"}
@@ -77,6 +77,13 @@ def test_a_part_without_ratings_is_named(ending: Ending, here: Path) -> None:
             add(COLUMNS.empty_table())
     message = ending(evaluate.main)
     assert message.startswith("data/processed/test.parquet: contains no ratings; run `dvc repro`")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_block_that_is_too_large_is_named(ending: Ending, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recommender.storage.LARGEST_GROUP", 100)
+    message = ending(extract.main)  # which writes row groups in the same way, and leaves nothing to go on with
+    assert message.endswith(" ratings, more than the 100 of a row group; raise it")
 
 
 @pytest.mark.parametrize("stage", [evaluate, baselines])
