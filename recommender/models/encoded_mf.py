@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
-from recommender.models.core.algebra import gram, inner_products, product
+from recommender.models.core.algebra import gram, inner_products, product, whole_tiles
 from recommender.models.core.backend import ops, tf
 from recommender.models.core.batches import RatingBatches, RowBatches
 from recommender.models.core.kernels import BLOCK, dense_rows, leading, sparse_gram, user_features
@@ -60,20 +60,25 @@ def prepare(
     features *= np.float32(FEATURE_SCALE**0.5)
     residuals = known.matrix().T.tocsr()
     item = np.repeat(np.arange(known.num_items), np.diff(residuals.indptr))
-    ratings = residuals.copy()
+    # Users without ratings fill the last tile once for all products: to do it in each takes a third of an epoch.
+    users = whole_tiles(known.num_users)
+    rated = residuals.data.copy(), residuals.indices, residuals.indptr
+    ratings = sp.csr_array(rated, (known.num_items, users))
     residuals.data -= np.float32(mean) + user_bias[residuals.indices] + item_bias[item]
     profiles = dense_rows(kernel.profiles, kernel.inputs(known.matrix())[::PROFILED])
     batch = min(section.batch_size, known.num_items)
     steps = math.ceil(known.num_items / batch)
     inputs = rotated_inputs(residuals, profiles)
-    model = EncodedFactorization((mean, user_bias, item_bias), inputs, section, len(known), steps, seed)
+    biases = mean, np.pad(user_bias, (0, users - known.num_users)), item_bias
+    model = EncodedFactorization(biases, inputs, section, len(known), steps, seed)
     model.compile(optimizer=adam(section, steps), jit_compile=True)
     model.optimizer.build(model.trainable_variables)
 
     def factors() -> Factors:
-        users, encoder = (np.asarray(weight) for weight in model.trainable_variables)
+        vectors, encoder = (np.asarray(weight) for weight in model.trainable_variables)
+        vectors = vectors[: known.num_users]
         encoded = np.array(product(np.ascontiguousarray(inputs.T), encoder))
-        both = np.hstack([users, features]), np.hstack([encoded, regressed(features, residuals, users, encoded)])
+        both = np.hstack([vectors, features]), np.hstack([encoded, regressed(features, residuals, vectors, encoded)])
         return Factors(*both, user_bias, item_bias, item_order, mean, scores=section.scores)
 
     parts = {field.name: getattr(kernel, field.name) for field in dataclasses.fields(kernel)}

@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
+from recommender.models.core.algebra import TILE
 from recommender.models.core.backend import tf
 from recommender.models.core.batches import RatingBatches
 from recommender.models.core.training import prepare
@@ -105,12 +106,14 @@ def test_the_exported_factors_predict_what_the_model_predicts_and_the_regression
     factors = job.factors()
     size, users = params.encoded_mf.embedding_size, np.arange(MANY_USERS, dtype=np.int32)
     assert factors.user_factors.shape == (MANY_USERS, size + min(FEATURES, MANY_USERS))
-    predicted = np.asarray(job.model(items[0]))[items[0] >= 0]
+    predicted = np.asarray(job.model(items[0]))[items[0] >= 0, :MANY_USERS]
     rest = factors.user_factors[:, size:] @ factors.item_factors[items[0][items[0] >= 0], size:].T
     expected = [factors.pair_scores(users, np.full_like(users, item)) for item in items[0][items[0] >= 0]]
     assert_allclose(predicted + rest.T, expected, rtol=0, atol=1e-5)
     assert np.abs(rest).max() > 0.05
-    assert_allclose(ratings[0], parts.train.matrix().toarray().T[items[0]])
+    assert_allclose(ratings[0][:, :MANY_USERS], parts.train.matrix().toarray().T[items[0]])
+    assert ratings.shape[2] % TILE == 0  # those added have no ratings
+    assert not ratings[..., MANY_USERS:].any()
     assert factors.global_mean == pytest.approx(parts.train.ratings.mean(), rel=1e-6)
 
 

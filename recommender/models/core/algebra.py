@@ -23,9 +23,7 @@ ROWS: Final = 256  # of a contraction
 # A contraction is divided where each of so many threads as divide it has more than 32 rows, and so small a result would
 # occupy fewer threads (Eigen's TensorContractionThreadPool.h, shardByInnerDim): of 64 rows none is.
 FEW: Final = 64
-FEW_UP_TO: Final = (
-    65_536  # numbers in a result that has shorter contractions; above 51,000 Eigen divides none of `ROWS`
-)
+FEW_UP_TO: Final = 65_536  # numbers of such a result; above 51,000 Eigen divides no contraction of `ROWS`
 TILE: Final = 48  # columns: a multiple of every tile's
 SMALL: Final = 1200  # rows of a matrix that is eliminated a tile at a time; of a larger one `ELIMINATED` are
 ELIMINATED: Final = 240
@@ -54,13 +52,13 @@ def _contracted(left: Matrix, right: Matrix, axes: tuple[int, int]) -> Tensor:
     length, sizes = left.shape[axes[0]], (left.shape[1 - axes[0]], right.shape[1 - axes[1]])
     if axes[1] and sizes[0] < sizes[1]:  # several times as slow as the transposed product
         return tf.transpose(_contracted(right, left, axes[::-1]))
-    padded = [size + -size % TILE for size in sizes]
+    padded = [whole_tiles(size) for size in sizes]
     rows = FEW if padded[0] * padded[1] < FEW_UP_TO else ROWS
 
-    def part(matrix: Tensor, axis: int, start: Tensor, count: int) -> Tensor:
+    def part(matrix: Tensor, axis: int, start: Tensor, count: int) -> Tensor:  # with a size of -1, XLA copies all of it
         if axis == 0:
-            return _padded(tf.slice(matrix, (start, 0), (count, -1)), 0, -matrix.shape[1] % TILE)
-        return _padded(tf.slice(matrix, (0, start), (-1, count)), -matrix.shape[0] % TILE, 0)
+            return _padded(tf.slice(matrix, (start, 0), (count, matrix.shape[1])), 0, -matrix.shape[1] % TILE)
+        return _padded(tf.slice(matrix, (0, start), (matrix.shape[0], count)), -matrix.shape[0] % TILE, 0)
 
     def block(start: Tensor, count: int) -> Tensor:
         first, second = (part(*each, start, count) for each in zip((left, right), axes, strict=True))
@@ -98,8 +96,7 @@ def symmetric_product(left: Matrix, right: Matrix) -> NDArray[np.float64]:
     for start in range(0, size, WIDE_PANEL):
         end = start + WIDE_PANEL
         found[start:, start:end] = _summed(left[:, start:], right[:, start:end])
-        found[start:end, end:] = found[end:, start:end].T
-    return found
+    return _mirrored(found)
 
 
 def gram(matrix: Matrix, axis: int = 0) -> NDArray[Any]:
@@ -114,8 +111,17 @@ def gram(matrix: Matrix, axis: int = 0) -> NDArray[Any]:
         end = min(start + PANEL, size)
         before, panel = (matrix[:end], matrix[start:end]) if axis else (matrix[:, :end], matrix[:, start:end])
         found[:end, start:end] = _contracted(before, panel, (axis, axis))
-        found[start:end, :start] = found[:start, start:end].T
-    return found
+    return _mirrored(found.T)
+
+
+def _mirrored(matrix: NDArray[Any]) -> NDArray[Any]:
+    """Return a square matrix with what is below its diagonal above it, too: in place, and in blocks for the cache."""
+    for start in range(0, len(matrix), TILE):
+        columns = matrix[start:, start : start + TILE]
+        corner = np.tril(columns[:TILE])
+        columns[:TILE] = corner + np.tril(corner, -1).T
+        matrix[start : start + TILE, start + TILE :] = columns[TILE:].T
+    return matrix
 
 
 def inverse(matrix: Matrix) -> NDArray[Any]:
@@ -126,6 +132,11 @@ def inverse(matrix: Matrix) -> NDArray[Any]:
 def inverse_root(matrix: Matrix) -> NDArray[Any]:
     """Return the lower triangular R with R S Rᵀ = I of a symmetric positive definite S: its Cholesky root's inverse."""
     return _eliminated(np.asarray(matrix), whole=False)
+
+
+def whole_tiles(size: int) -> int:
+    """Return a size or the next larger one that needs no filling up."""
+    return size + -size % TILE
 
 
 def _padded(matrix: Tensor, rows: int, columns: int) -> Tensor:
@@ -139,9 +150,9 @@ def _eliminated(matrix: NDArray[Any], *, whole: bool) -> NDArray[Any]:
     be the same, but of the other sign where one of row and column has been eliminated and the other has not.
     """
     size = len(matrix)
-    if size == 1:
-        return 1 / matrix if whole else np.sqrt(1 / matrix)
-    block = 1 if size <= TILE else TILE if size <= SMALL else ELIMINATED
+    if size <= TILE:
+        return _eliminated_by_row(matrix, whole=whole)
+    block = TILE if size <= SMALL else ELIMINATED
     rest = np.eye(size + -size % block, dtype=matrix.dtype)  # rows that fill the last block are those of the identity
     rest[:size, :size] = matrix
     one = np.eye(block, dtype=matrix.dtype)
@@ -156,13 +167,24 @@ def _eliminated(matrix: NDArray[Any], *, whole: bool) -> NDArray[Any]:
         for first in range(0 if whole else end, len(rest), PANEL):
             last = first + PANEL
             rest[first:last, :last] -= _multiplied(others[:, first:last], pivot[:, :last])
-    found = np.tril(rest[:size, :size])
-    if whole:
-        found += np.tril(found, -1).T
-    return found
+    found = rest[:size, :size]
+    return _mirrored(found) if whole else np.tril(found)
+
+
+def _eliminated_by_row(matrix: NDArray[Any], *, whole: bool) -> NDArray[Any]:
+    """Do what `_eliminated` does with blocks of one row."""
+    size = len(matrix)
+    rest = np.tril(matrix)
+    one, below = np.ones(1, matrix.dtype), np.tri(size, k=-1, dtype=matrix.dtype)
+    signs = below.T - whole * below  # in row i: -1 or 0 before it, 1 after it
+    for step in range(size):
+        row = np.concatenate([rest[step, :step], one, rest[step + 1 :, step]])
+        inverted = 1 / rest[step, step]
+        pivot = row * (inverted if whole else np.sqrt(inverted))
+        rest[step, : step + 1], rest[step + 1 :, step] = pivot[: step + 1], 0
+        rest -= ((row if whole else pivot) * signs[step])[:, None] * pivot
+    return _mirrored(rest) if whole else np.tril(rest)
 
 
 def _multiplied(left: NDArray[Any], right: NDArray[Any]) -> Matrix:
-    if len(left) == 1:
-        return left.T * right
     return _summed(left, right) if left.dtype == np.float64 else tf.matmul(left, right, transpose_a=True)

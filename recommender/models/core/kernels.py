@@ -99,15 +99,21 @@ def item_weights(inputs: "sp.csr_array", landmarks: NDArray[np.int32], section: 
     lengths = np.where(lengths > 0, lengths, 1)
     scaled.data /= lengths[scaled.indices]
     by_item = scaled.T.tocsr()
-    if len(landmarks) == len(scale):
+    all_items = len(landmarks) == len(scale)
+    if all_items:
         cosines = sparse_gram(by_item)
     else:
         cosines = dense_rows(lambda rows: (rows @ scaled).toarray().astype(np.float32), by_item[landmarks])
     kernel = exponential(cosines, section.item_gamma, scale[landmarks], scale)
-    inverted = inverse(tf.gather(kernel, landmarks, axis=1) + section.item_ridge * tf.eye(len(landmarks)))
-    weights = np.array(product(inverted, kernel)) if len(landmarks) < len(scale) else np.empty(kernel.shape, np.float32)
-    weights[:, landmarks] = inverted / -np.diag(inverted)
-    weights[np.arange(len(landmarks)), landmarks] = 0
+    square = np.array(kernel if all_items else tf.gather(kernel, landmarks, axis=1))
+    square[np.diag_indices_from(square)] += np.float32(section.item_ridge)
+    inverted = inverse(square)
+    between = np.divide(inverted, -np.diag(inverted), dtype=np.float32)
+    np.fill_diagonal(between, 0)
+    if all_items:
+        return between
+    weights = np.array(product(inverted, kernel))
+    weights[:, landmarks] = between
     return weights
 
 
@@ -160,7 +166,7 @@ def _compact(kernel: UserKernel, between: Tensor, vectors: NDArray[np.float32]) 
         shift = KEPT_RIDGE * np.trace(square) / KEPT
         right = product(rows, vectors.astype(np.float64))
         mapping = np.array(product(inverse(square + shift * np.eye(KEPT)), right), np.float32)
-    weights, anchors = (part.astype(np.float16) for part in (kernel.item_weights, kernel.anchors[kept]))
+    weights, anchors = (np.array(tf.cast(part, tf.float16)) for part in (kernel.item_weights, kernel.anchors[kept]))
     scale = kernel.anchor_scale[kept]
     return dataclasses.replace(kernel, item_weights=weights, anchors=anchors, anchor_scale=scale, mapping=mapping)
 
