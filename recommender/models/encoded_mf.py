@@ -12,7 +12,7 @@ from recommender.data.interactions import Interactions
 from recommender.models.core.algebra import gram, inner_products, product, whole_tiles
 from recommender.models.core.backend import ops, tf
 from recommender.models.core.batches import RatingBatches, RowBatches
-from recommender.models.core.kernels import BLOCK, dense_rows, leading, sparse_gram, user_features
+from recommender.models.core.kernels import BLOCK, dense_rows, equal_slices, leading, sparse_gram, user_features
 from recommender.models.core.steps import Dropout, RowModel
 from recommender.models.core.training import Job, adam
 from recommender.params import EncodedMf, Kernel
@@ -125,9 +125,7 @@ def regressed(
     """Return for each item the ridge regression, on its raters' features, of what their vectors leave of residuals."""
     rows, columns = np.ascontiguousarray(features.T), np.ascontiguousarray(users.T)
     known, found = with_data(residuals, np.ones_like(residuals.data)), np.empty((len(encoded), len(rows)), np.float32)
-    size = math.ceil(len(encoded) / math.ceil(len(encoded) / BLOCK))  # one for all blocks, which share a program
-    for start in range(0, len(encoded), size):
-        block = slice(min(start, len(encoded) - size), start + size)
+    for block in equal_slices(len(encoded), BLOCK):
         mask = np.ascontiguousarray(known[block].toarray().T)
         scores = product(columns, np.ascontiguousarray(encoded[block].T))
         targets = mask * (np.ascontiguousarray(residuals[block].toarray().T) - scores)

@@ -10,7 +10,15 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
-from recommender.models.core.kernels import KEPT, PRODUCTS, item_weights, leading, sparse_gram, user_kernel
+from recommender.models.core.kernels import (
+    KEPT,
+    PRODUCTS,
+    equal_slices,
+    item_weights,
+    leading,
+    sparse_gram,
+    user_kernel,
+)
 from recommender.models.core.training import train
 from recommender.models.kernel import TARGET_BASE, ridge, solve
 from recommender.params import Kernel
@@ -236,3 +244,12 @@ def test_validation_is_measured_and_a_final_fit_learns_from_it() -> None:
     known = parts.train.joined(parts.validation)
     expected, _ = solve(known, parts.item_order, parameters("kernel").kernel, 7)
     assert_array_equal(final.factors.user_factors, expected.user_factors)
+
+
+@pytest.mark.parametrize(("count", "most"), [(0, 5), (1, 5), (5, 5), (6, 5), (11, 5), (3992, 2048), (7, 1)])
+def test_slices_of_one_size_have_every_row(count: int, most: int) -> None:
+    found = list(equal_slices(count, most))
+    assert sorted({row for part in found for row in range(part.start, part.stop)}) == list(range(count))
+    assert len({part.stop - part.start for part in found}) <= 1
+    assert len(found) == math.ceil(count / most)
+    assert all(0 < part.stop - part.start <= most for part in found)

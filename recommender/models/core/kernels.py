@@ -1,7 +1,8 @@
 """The kernel between users' profiles, and its leading features: what `kernel` and `encoded_mf` share."""
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,8 +48,8 @@ def user_features(known: Interactions, section: Kernel, size: int, seed: int) ->
     vectors[users] = found
     others = np.setdiff1d(np.arange(known.num_users), users)
     inputs, scale = kernel.inputs(ratings), kernel.scale(np.diff(ratings.indptr))
-    for start in range(0, len(others), MOST):
-        block = others[start : start + MOST]
+    for rows in equal_slices(len(others), MOST):
+        block = others[rows]
         features = dense_rows(kernel.features, inputs[block])
         vectors[block] = product(between_rows(*anchors, features, scale[block], section.user_gamma), mapping)
     return vectors, _compact(dataclasses.replace(kernel, mapping=mapping), between, found)
@@ -177,6 +178,16 @@ def _landmarks(known: Interactions, section: Kernel, seed: int) -> NDArray[np.in
         return np.arange(known.num_users, dtype=np.int32)
     drawn = np.random.default_rng(seed).permutation(known.num_users)[: section.max_users]
     return np.sort(drawn).astype(np.int32)
+
+
+def equal_slices(count: int, most: int) -> Iterator[slice]:
+    """Yield slices of all of `count` rows, `most` or fewer each: of one size, so that they share a compiled program.
+
+    The last one begins with rows of the one before it where they would not be equal otherwise.
+    """
+    size = math.ceil(count / max(1, math.ceil(count / most)))
+    for end in range(size, count + size, size) if count else ():
+        yield slice(min(end, count) - size, min(end, count))
 
 
 def dense_rows(rows: Callable[["sp.csr_array"], NDArray[np.float32]], inputs: "sp.csr_array") -> NDArray[np.float32]:
