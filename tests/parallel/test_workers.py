@@ -254,6 +254,7 @@ def test_a_worker_of_another_project_is_refused(medium: Path, small: Path) -> No
 @pytest.mark.slow
 def test_a_scheduler_that_is_not_there_or_alone_is_named(medium: Path) -> None:
     refused(stage(medium, "train", env={"CLUSTER": "tcp://127.0.0.1:1"}), "CLUSTER: no Dask scheduler answers at")
+    refused(stage(medium, "train", env={"CLUSTER": "tls://127.0.0.1:1"}), "CLUSTER: no Dask scheduler", "TLS config")
     running = Cluster(medium, 0)
     try:
         refused(
