@@ -167,7 +167,8 @@ def report(results: Values) -> str:
     environment = jinja2.Environment(undefined=strict, trim_blocks=True, keep_trailing_newline=True)  # noqa: S701 - no HTML
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         results,
-        scale=read_json(SCALE)["runs"] if SCALE.exists() else [],
+        scale=read_json(SCALE)["runs"],
+        engines=read_json(SCALE)["engines"],
         seconds=seconds,
         epoch={name: (seconds[name] - seconds[f"{name}, one epoch"]) / max(epochs - 1, 1) for name in TRAINING},
         peers=PEERS,
@@ -200,8 +201,8 @@ def exponent(stage: str, sizes: list[Values]) -> str:
 
 
 def scale_exponent(stage: str, runs: list[Values]) -> str:
-    """Return the slope of a stage's seconds over what it grows with, of the runs in one process."""
-    runs = [each for each in runs if not each["cluster"]]
+    """Return the slope of a stage's seconds over what it grows with, of the two largest runs in one process."""
+    runs = [each for each in runs if not each["cluster"]][-2:]
     scored = [each["user_share"] * each["users"] * each["items"] for each in runs]
     counts = scored if stage in ("evaluate", "baselines", "recommend") else [each["ratings"] for each in runs]
     return slope(counts, [each["stages"][stage]["seconds"] for each in runs])

@@ -1,6 +1,7 @@
 """Run every stage in parts on synthetic ratings, and show what each takes: make scale-demo.
 
-Adds the run to benchmarks/scale.json and writes benchmarks/RESULTS.md again.
+Adds the run to benchmarks/scale.json and writes benchmarks/RESULTS.md again. With engines, times training alone with
+each of them, in turn.
 """
 
 import argparse
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--parts", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=8192)
-    parser.add_argument("--engines", nargs="*", default=[], help="values of CLUSTER to time training with, in turn")
+    parser.add_argument("--engines", nargs="*", default=[], help="values of CLUSTER to time training alone with")
     parser.add_argument("--rounds", type=int, default=3, help="of these")
     arguments = parser.parse_args()
     users, items = (round(start * (arguments.ratings / 1e6) ** power) for start, power in (USERS, ITEMS))
@@ -66,30 +67,30 @@ def main() -> None:
         ]
         measure(synthetic, Path())
         workspace(place, data_source(LAYOUT, str(archive), None) | values)
-        disk = Disk(place)
-        runs = {name: run_stage(name, place) for name in tqdm(STAGES, desc="stages", disable=None)}
-        metrics = read_json(place / METRICS)
-        engines = _engines(place, arguments.engines, arguments.rounds)
-        result: dict[str, Any] = {
-            "ratings": arguments.ratings,
-            "users": users,
-            "items": items,
-            "parts": arguments.parts,
-            "epochs": arguments.epochs,
-            "user_share": share,
-            "cluster": os.environ.get("CLUSTER", ""),
-            "machine": machine(),
-            "stages": {name: _taken(each) for name, each in runs.items()},
-            "engines": engines,
-            "disk_gib": disk.peak() / 2**30,
-            "rmse": metrics["rmse"],
-            "map": metrics["map"],
-        }
-    known = [each for each in (read_json(SCALE)["runs"] if SCALE.exists() else []) if not _same(each, result)]
-    write_json(SCALE, {"runs": sorted([*known, result], key=lambda each: (each["ratings"], each["cluster"]))})
+        size = {"ratings": arguments.ratings, "users": users, "items": items}
+        result = size | {"parts": arguments.parts, "epochs": arguments.epochs, "machine": machine()}
+        known = read_json(SCALE)
+        if arguments.engines:
+            for name in ("fetch", "extract", "split"):
+                run_stage(name, place)
+            known["engines"] = result | _engines(place, arguments.engines, arguments.rounds)
+        else:
+            result |= _stages(place) | {"cluster": os.environ.get("CLUSTER", ""), "user_share": share}
+            runs = [result, *(each for each in known["runs"] if not _same(each, result))]
+            known["runs"] = sorted(runs, key=lambda each: (each["ratings"], each["cluster"]))
+    write_json(SCALE, known)
     text = report(read_json(RESULTS))
     write_text(REPORT, text)
     show_markdown(text[text.index("## In parts") :])
+
+
+def _stages(place: Path) -> dict[str, Any]:
+    """Run all stages; return what each takes, the most that was on disk, and metrics."""
+    disk = Disk(place)
+    runs = {name: run_stage(name, place) for name in tqdm(STAGES, desc="stages", disable=None)}
+    metrics = read_json(place / METRICS)
+    stages = {name: _taken(each) for name, each in runs.items()}
+    return {"stages": stages, "disk_gib": disk.peak() / 2**30, "rmse": metrics["rmse"], "map": metrics["map"]}
 
 
 def _taken(each: Measurement) -> dict[str, float]:
@@ -97,19 +98,20 @@ def _taken(each: Measurement) -> dict[str, float]:
 
 
 def _engines(place: Path, names: list[str], rounds: int) -> dict[str, Any]:
-    """Time training here and elsewhere, in turn; its files must be the same. Return seconds of each round."""
-    runs: dict[str, list[Measurement]] = {name: [] for name in ("", *names)} if names else {}
+    """Time training here and elsewhere, in turn; its files must be the same. Return the seconds of each round."""
+    runs: dict[str, list[Measurement]] = {name: [] for name in ("", *names)}
     digests = set()
-    for _ in tqdm(range(rounds if names else 0), desc="rounds", disable=None):
+    for _ in tqdm(range(rounds), desc="rounds", disable=None):
         for name, found in runs.items():
             found.append(run_stage("train", place, {"CLUSTER": name}))
             digests.add(checksum(place / FACTORS))
     if len(digests) > 1:
         raise RuntimeError(f"training in {', '.join(runs)} had {len(digests)} results")
-    return {
+    took = {
         name or "this process": {"seconds": [each.seconds for each in found], "cpu": [each.processor for each in found]}
         for name, found in runs.items()
-    } | ({"load": os.getloadavg()[0]} if names else {})
+    }
+    return {"took": took, "load": os.getloadavg()[0]}
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
