@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from recommender.data.interactions import Interactions
 from recommender.models.core.algebra import gram, inverse_root, product
-from recommender.models.core.kernels import user_features
+from recommender.models.core.kernels import ROUNDS, user_features
 from recommender.params import Kernel
 from recommender.ranking.factors import Factors
 from recommender.ranking.user_kernel import UserKernel
@@ -17,6 +17,7 @@ from recommender.ranking.user_kernel import UserKernel
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
+LANDMARK_ROUNDS: Final = 2  # of subspace iteration: features of all users are computed from those of some
 TARGET_BASE: Final = 2.0  # a rating of r stars is predicted as base^(r - 4), what is not rated as 0
 
 
@@ -27,7 +28,8 @@ def solve(known: Interactions, item_order: NDArray[np.int32], section: Kernel, s
         if count > most:
             found = f"kernel: {most:,} of {count:,} {name} stand for all (train.kernel.max_{name})"
             print(f"{found}; with less than a twentieth, softmax_mf ranks better", file=sys.stderr)
-    vectors, kernel = user_features(known, section, section.embedding_size, seed)
+    rounds = ROUNDS if known.num_users <= section.max_users else LANDMARK_ROUNDS
+    vectors, kernel = user_features(known, section, section.embedding_size, seed, rounds)
     targets = dataclasses.replace(kernel, rating_base=TARGET_BASE).inputs(known.matrix())
     user_bias, item_bias = (np.zeros(count, np.float32) for count in known.shape)
     items = ridge(vectors, targets, section.ridge)

@@ -33,6 +33,8 @@ SIZE = 12
 @pytest.fixture(autouse=True)
 def converged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recommender.models.core.kernels.leading.__defaults__", (100,))
+    for name in ("ROUNDS", "LANDMARK_ROUNDS"):
+        monkeypatch.setattr(f"recommender.models.kernel.{name}", 100)
 
 
 def section(**changes: float) -> Kernel:

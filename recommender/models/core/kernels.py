@@ -37,13 +37,15 @@ KEPT_RIDGE: Final = 1e-4  # of the mean of the diagonal of what fits their vecto
 SHIFT: Final = 1e-7  # of the trace of a matrix of features, added to its diagonal: it may be singular
 
 
-def user_features(known: Interactions, section: Kernel, size: int, seed: int) -> tuple[NDArray[np.float32], UserKernel]:
+def user_features(
+    known: Interactions, section: Kernel, size: int, seed: int, rounds: int = ROUNDS
+) -> tuple[NDArray[np.float32], UserKernel]:
     """Return leading features of the kernel, (num_users, size) or fewer numbers, and what makes those of new users."""
     ratings, users = known.matrix(), _landmarks(known, section, seed)
     kernel = user_kernel(ratings, known.scale, section, users)
     anchors = kernel.anchors, kernel.anchor_scale
     between = exponential(gram(kernel.anchors, axis=1), section.user_gamma, kernel.anchor_scale, kernel.anchor_scale)
-    mapping, found = leading(between, min(size, len(users)), seed)
+    mapping, found = leading(between, min(size, len(users)), seed, rounds)
     vectors = np.empty((known.num_users, found.shape[1]), np.float32)
     vectors[users] = found
     others = np.setdiff1d(np.arange(known.num_users), users)
