@@ -19,12 +19,15 @@ from recommender.storage import (
     read_arrays,
     read_csv,
     read_json,
+    read_row_groups,
     read_table,
+    row_group_sizes,
     row_groups,
     write_arrays,
     write_csv,
     write_json,
     write_table,
+    writing_row_groups,
 )
 from tests.conftest import files, refused, stage
 
@@ -490,3 +493,13 @@ def test_npz_files_may_have_no_arrays_and_be_mapped(tmp_path: Path) -> None:
     assert found["table"].tolist() == table.tolist()
     assert found["columns"].tolist() == columns.tolist()
     assert found["number"] == 3.5
+
+
+def test_what_a_file_says_of_its_row_groups_is_read_again_once_it_is_another(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.parquet"
+    for count in (3, 2):
+        with writing_row_groups(path, pa.schema({"a": pa.int64()})) as add:
+            for number in range(count):
+                add(pa.table({"a": [number] * count}))
+        assert row_group_sizes(path) == [count] * count
+        assert read_row_groups(path, [count - 1], ["a"]).to_pydict() == {"a": [count - 1] * count}
