@@ -169,7 +169,8 @@ def _compact(kernel: UserKernel, between: Tensor, vectors: NDArray[np.float32]) 
         shift = KEPT_RIDGE * np.trace(square) / KEPT
         right = product(rows, vectors.astype(np.float64))
         mapping = np.array(product(inverse(square + shift * np.eye(KEPT)), right), np.float32)
-    weights, anchors = (np.array(tf.cast(part, tf.float16)) for part in (kernel.item_weights, kernel.anchors[kept]))
+    # By NumPy: TensorFlow's threads may flush the smallest numbers of half precision to 0.
+    weights, anchors = (part.astype(np.float16) for part in (kernel.item_weights, kernel.anchors[kept]))
     scale = kernel.anchor_scale[kept]
     return dataclasses.replace(kernel, item_weights=weights, anchors=anchors, anchor_scale=scale, mapping=mapping)
 
