@@ -168,12 +168,13 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 @contextmanager
-def row_groups(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+def row_groups(path: Path, schema: pa.Schema, **options: bool) -> Iterator[Callable[[pa.Table], None]]:
     """Yield a function that writes a table, empty or not, as the next row group of a new Parquet file.
 
-    The file is complete when the block ends; a path of `atomic` makes it visible only when that has succeeded, too.
+    `options` are those of `pyarrow.parquet.ParquetWriter`. The file is complete when the block ends; a path of `atomic`
+    makes it visible only when that has succeeded, too.
     """
-    with pq.ParquetWriter(path, schema, **PARQUET) as writer:
+    with pq.ParquetWriter(path, schema, **PARQUET | options) as writer:
 
         def write(table: pa.Table) -> None:
             if len(table) > LARGEST_GROUP:

@@ -15,10 +15,11 @@ from recommender.data.blocks import cut
 from recommender.data.filters import at_least, check_left
 from recommender.data.interactions import COLUMNS, with_scale
 from recommender.data.splitting import Described, check_parts, hashed_part, listed_items, rated_items
-from recommender.parallel.engine import Arrays, Engine, engine, publishing
+from recommender.parallel.engine import Arrays, engine, publishing, put
 from recommender.params import Data, Params, Split
 from recommender.paths import ITEMS, LISTED_ITEMS, PARTS, RATINGS, USERS
 from recommender.storage import (
+    read_arrays,
     read_row_groups,
     read_table,
     row_group_sizes,
@@ -29,6 +30,7 @@ from recommender.storage import (
 
 IDS: Final = ("user_id", "item_id")
 ROWS: Final = pa.schema([*COLUMNS, ("part", pa.int8())])
+PLAIN: Final = {"use_dictionary": False}  # in files that are read once it takes more time than it saves
 
 
 def split_in_parts(params: Params) -> tuple[dict[str, Any], dict[str, int]]:
@@ -41,14 +43,8 @@ def split_in_parts(params: Params) -> tuple[dict[str, Any], dict[str, int]]:
         below = sum(int(each["removed"]) for each in found)
         removed = {} if params.data.min_rating_value is None else {"min_rating_value": below}
         check_left(sum(rows) - below, removed)
-        users, item_ids = (_merged(run, name, groups) for name in IDS)
+        users, item_ids = _numbered(run.folder, groups)
         items = rated_items(listed_items(), item_ids)
-        tables = {
-            USERS: pa.table({"user": np.arange(len(users), dtype=np.int32), "user_id": users}),
-            ITEMS: items,
-        }
-        for path, table in tables.items():
-            write_table(Path(run.folder) / path.name, table)
         run.map("rows", scatter, [(run.folder, group, params.data, params.split, parts) for group in groups])
         sizes = run.map("parts", gather, [(run.folder, part, parts, len(groups)) for part in range(parts)])
         counts = {name: sum(int(size[name]) for size in sizes) for name in PARTS}
@@ -64,8 +60,8 @@ def split_in_parts(params: Params) -> tuple[dict[str, Any], dict[str, int]]:
                         table = read_row_groups(Path(run.folder) / f"{name}-{part}.parquet", [block], COLUMNS.names)
                         described.count(name, table)
                         add(table.cast(schema))
-        for path, table in tables.items():
-            write_table(path, table)
+        write_table(USERS, pa.table({"user": np.arange(len(users), dtype=np.int32), "user_id": users}))
+        write_table(ITEMS, items)
     return described.as_json(), removed
 
 
@@ -74,7 +70,7 @@ def list_ids(folder: str, group: int, data: Data) -> Arrays:
     ratings, removed = _kept(group, [*IDS, "rating"], data)
     for name in IDS:
         with publishing(Path(folder) / f"{name}-{group}.parquet") as path:
-            pq.write_table(pa.table({name: pc.unique(ratings[name])}), path)
+            pq.write_table(pa.table({name: pc.unique(ratings[name])}), path, **PLAIN)
     ends = pc.min_max(ratings["rating"]).as_py()
     low, high = (np.inf, -np.inf) if ends["min"] is None else (ends["min"], ends["max"])
     return {"low": np.array(low), "high": np.array(high), "removed": np.array(removed)}
@@ -83,12 +79,12 @@ def list_ids(folder: str, group: int, data: Data) -> Arrays:
 def scatter(folder: str, group: int, data: Data, split: Split, parts: int) -> Arrays:
     """Write a row group's ratings by user part, as indices, with the number of the part of the split of each."""
     ratings, _ = _kept(group, [*IDS, "rating"], data)
-    known = {"user": (USERS, "user_id"), "item": (ITEMS, "item_id")}
-    ids = {name: read_table(Path(folder) / path.name, [column])[column] for name, (path, column) in known.items()}
-    numbers = {name: pc.index_in(ratings[f"{name}_id"], value_set=column) for name, column in ids.items()}
-    part = hashed_part(ratings["user_id"], ratings["item_id"], split)
-    rows = pa.table({**numbers, "rating": ratings["rating"], "part": part}, ROWS)
-    with publishing(Path(folder) / f"rows-{group}.parquet") as path, row_groups(path, ROWS) as add:
+    ids = {name: ratings[name].combine_chunks().dictionary_encode() for name in IDS}
+    part = hashed_part(pa.chunked_array([ids["user_id"]]), pa.chunked_array([ids["item_id"]]), split)
+    numbers = read_arrays(_numbers(folder, group))
+    user, item = (numbers[name][ids[name].indices] for name in IDS)
+    rows = pa.table({"user": user, "item": item, "rating": ratings["rating"], "part": part}, ROWS)
+    with publishing(Path(folder) / f"rows-{group}.parquet") as path, row_groups(path, ROWS, **PLAIN) as add:
         for table in cut(rows, "user", parts):
             add(table)
     return {}
@@ -101,7 +97,7 @@ def gather(folder: str, part: int, parts: int, groups: int) -> Arrays:
     sizes = {}
     for number, name in enumerate(PARTS):
         chosen = rows.filter(pc.equal(rows["part"], number)).select(COLUMNS.names)
-        with publishing(Path(folder) / f"{name}-{part}.parquet") as path, row_groups(path, COLUMNS) as add:
+        with publishing(Path(folder) / f"{name}-{part}.parquet") as path, row_groups(path, COLUMNS, **PLAIN) as add:
             for table in cut(chosen, "item", parts):
                 add(table)
         sizes[name] = np.array(len(chosen))
@@ -118,7 +114,18 @@ def _kept(group: int, columns: list[str], data: Data) -> tuple[pa.Table, int]:
     return kept, len(ratings) - len(kept)
 
 
-def _merged(run: Engine, name: str, groups: range) -> pa.Array:
-    """Return all ids in order of first appearance."""
-    paths = [Path(run.folder) / f"{name}-{group}.parquet" for group in groups]
-    return pc.unique(pa.chunked_array([chunk for path in paths for chunk in read_table(path, [name])[name].chunks]))
+def _numbered(folder: str, groups: range) -> list[pa.Array]:
+    """Return all ids of users, and of items, in order of first appearance; leave the numbers of each row group's."""
+    everybody, numbers = [], {}
+    for name in IDS:
+        listed = [read_table(Path(folder) / f"{name}-{group}.parquet", [name])[name] for group in groups]
+        coded = pa.concat_arrays([chunk for column in listed for chunk in column.chunks]).dictionary_encode()
+        everybody.append(coded.dictionary)
+        numbers[name] = np.split(coded.indices.to_numpy(), np.cumsum([len(column) for column in listed])[:-1])
+    for group in groups:
+        put(_numbers(folder, group), {name: numbers[name][group] for name in IDS})
+    return everybody
+
+
+def _numbers(folder: str, group: int) -> Path:
+    return Path(folder) / f"numbers-{group}.npz"
