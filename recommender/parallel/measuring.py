@@ -44,9 +44,8 @@ class Measuring(UserPlan):
 
     def measures(self, part: int) -> ListMeasures:
         """Return what measures the lists of a part's users."""
-        test, counts = self.read([self.held_out], part), self.counts
-        test = test.of(self.sample.has(self.users(part)[test.users]))
-        held_out = HeldOut.of(test, self.read(self.known, part), self.quantile, self.has_learned(part))
+        test, known = (self.read_sampled(paths, part) for paths in ([self.held_out], self.known))
+        held_out, counts = HeldOut.of(test, known, self.quantile, self.has_learned(part)), self.counts
         return ListMeasures(held_out, Categories.read(), self.k, Popularity(counts["known"], int(counts["users"])))
 
 
@@ -100,7 +99,7 @@ def measure_baselines(plan: Measuring, part: int, settings: Settings) -> Arrays:
     sums, path = plan.item_sums(), Path(plan.folder) / EASE
     weights = np.asarray(np.load(path, mmap_mode="r")) if path.exists() else None
     baselines = Baselines(sums.counts, item_means(sums, settings.item_mean_damping), weights)
-    history = liked(plan.read(plan.learned, part), settings.ease_min_rating)
+    history = liked(plan.read_sampled(plan.learned, part), settings.ease_min_rating)
     return _leave(plan, part, baselines.measure(plan.measures(part), history))
 
 

@@ -39,8 +39,8 @@ def recommend_part(plan: UserPlan, part: int) -> Arrays:
     users = plan.users(part)
     recommender = Recommender(
         plan.factors(FACTORS, part),
-        plan.read(plan.known, part).matrix(),
-        plan.read(plan.learned, part).matrix(),
+        plan.read_sampled(plan.known, part).matrix(),
+        plan.read_sampled(plan.learned, part).matrix(),
         folded=np.zeros(len(users), dtype=bool),
         user_ids=read_user_ids(plan.parts, part),
         items=read_table(ITEMS, ["item_id", "title", "categories"]),

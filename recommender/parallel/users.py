@@ -41,6 +41,11 @@ class UserPlan:
         """Read the ratings of a part's users, who are numbered within it."""
         return read_part(paths, self.parts, part, self.shape)
 
+    def read_sampled(self, paths: Sequence[Path], part: int) -> Interactions:
+        """Read the ratings of those of a part's users who are in the sample; all are numbered."""
+        ratings = self.read(paths, part)
+        return ratings.of(self.sample.has(self.users(part))[ratings.users])
+
     def factors(self, path: Path, part: int) -> Factors:
         """Read the factors of a part's users."""
         return Factors.load(path, slice(part, None, self.parts), self.shape)
@@ -56,8 +61,8 @@ class UserPlan:
         return ItemSums(counts["counts"], counts["sums"], float(counts["total"]))
 
     def has_learned(self, part: int) -> Learned:
-        """Return whom of a part's users a model knows, and the items that can be listed."""
-        learned = self.read(self.learned, part)
+        """Return whom of a part's users in the sample a model knows, and the items that can be listed."""
+        learned = self.read_sampled(self.learned, part)
         return replace(Learned.of(learned, learned), item_counts=self.counts["counts"])
 
 
