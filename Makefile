@@ -114,7 +114,7 @@ scheduler: $(VENV)/.installed-cluster  ## [ADDRESS=tcp://127.0.0.1:8786]: start 
 	$(RUN) python -m distributed.cli.dask_scheduler --host $(ADDRESS) $(LOCAL)
 
 worker: $(VENV)/.installed-cluster  ## [ADDRESS=tcp://127.0.0.1:8786]: start a process that does some of it; several are faster
-	$(RUN) python -m distributed.cli.dask_worker $(ADDRESS) $(HOST) --nthreads 1 --memory-limit 0 $(LOCAL)
+	$(RUN) TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 python -m distributed.cli.dask_worker $(ADDRESS) $(HOST) --nthreads 1 --memory-limit 0 $(LOCAL)
 
 splits: $(ENV)  ## [DATASET= ARCHIVE=]: measure the models under every way to split
 	$(RUN) python -m benchmarks.splits $(DATA)

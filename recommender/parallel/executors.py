@@ -17,8 +17,14 @@ ALLOWED: Final = (
     "must be empty (this process), processes:N or local:N (N workers on this machine), or the tcp:// or tls:// address "
     "of a Dask scheduler"
 )
-# One task a worker at a time, and one thread a task: OpenMP, OpenBLAS, and `recommender.ranking.topk.threads`.
-ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+# One task a worker at a time, and one thread a task: of what computes, and of `recommender.ranking.topk.threads`.
+ONE_THREAD: Final = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+}
 # Dask gives up on a task after so many of its workers have died; what a task has written is never lost.
 ALLOWED_FAILURES: Final = 20
 # Dask serves its state by HTTP in any case, and its dashboard where Bokeh is installed: to this machine alone.

@@ -218,6 +218,14 @@ def test_other_places_are_refused(where: str) -> None:
         pass
 
 
+def test_a_worker_has_one_thread_whatever_computes() -> None:
+    names = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"]
+    before = [os.getenv(name) for name in names]
+    with executors.start("processes:1", lambda: None) as pool:
+        assert [pool.executor.submit(os.getenv, name).result() for name in names] == ["1"] * 4
+    assert [os.getenv(name) for name in names] == before
+
+
 def test_an_error_that_is_a_bug_keeps_its_traceback() -> None:
     future: Future[Any] = ThisProcess().submit(lambda: 1 // 0)
     with pytest.raises(ZeroDivisionError):
