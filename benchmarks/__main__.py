@@ -179,6 +179,8 @@ def report(results: Values) -> str:
         ratio=ratio,
         exponent=exponent,
         scale_exponent=scale_exponent,
+        peak_ratio=peak_ratio,
+        equally_cut=equally_cut,
         total=lambda size: sum(size["seconds"].get(stage, 0) for stage in STAGES),
         commas="{:,}".format,
     )
@@ -201,11 +203,26 @@ def exponent(stage: str, sizes: list[Values]) -> str:
 
 
 def scale_exponent(stage: str, runs: list[Values]) -> str:
-    """Return the slope of a stage's seconds over what it grows with, of the two largest runs in one process."""
-    runs = [each for each in runs if not each["cluster"]][-2:]
+    """Return the slope of a stage's seconds over what it grows with, from a smaller run with the same rows a part."""
+    runs = equally_cut(runs)
     scored = [each["user_share"] * each["users"] * each["items"] for each in runs]
     counts = scored if stage in ("evaluate", "baselines", "recommend") else [each["ratings"] for each in runs]
     return slope(counts, [each["stages"][stage]["seconds"] for each in runs])
+
+
+def peak_ratio(stage: str, runs: list[Values]) -> str:
+    """Return by how much the peak of a process grows between the runs of `equally_cut`."""
+    peaks = [each["stages"][stage]["mib"] for each in equally_cut(runs)]
+    return f"{peaks[-1] / peaks[0]:.2f}" if len(peaks) > 1 else "-"
+
+
+def equally_cut(runs: list[Values]) -> list[Values]:
+    """Return the largest run in one process, after the largest smaller one with as many ratings a part if there is."""
+    runs = [each for each in runs if not each["cluster"]]
+    last = runs[-1]
+    size = last["ratings"] / last["parts"]
+    smaller = [each for each in runs if each["ratings"] < last["ratings"] and each["ratings"] / each["parts"] == size]
+    return [*smaller[-1:], last]
 
 
 def slope(counts: list[float], seconds: list[float]) -> str:

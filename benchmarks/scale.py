@@ -77,7 +77,7 @@ def main() -> None:
         else:
             result |= _stages(place) | {"cluster": os.environ.get("CLUSTER", ""), "user_share": share}
             runs = [result, *(each for each in known["runs"] if not _same(each, result))]
-            known["runs"] = sorted(runs, key=lambda each: (each["ratings"], each["cluster"]))
+            known["runs"] = sorted(runs, key=lambda each: (each["ratings"], each["parts"], each["cluster"]))
     write_json(SCALE, known)
     text = report(read_json(RESULTS))
     write_text(REPORT, text)
