@@ -45,6 +45,7 @@ def release(tmp_path_factory: pytest.TempPathFactory, archives: dict[str, Path])
     return folder
 
 
+@pytest.mark.slow
 def test_a_release_given_as_an_own_file_has_the_same_results(release: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(release, tmp_path / "own"))
     with zipfile.ZipFile(folder / "data/raw/archive.zip") as archive:

@@ -225,7 +225,7 @@ def test_compare_passes_where_nothing_changed_and_fails_where_a_metric_is_worse(
     same = compared(repository, "HEAD")
     assert (same.returncode, same.stderr) == (0, "")
     assert "0 of " in same.stdout
-    repository("dvc", "exp", "run", "--quiet", "-S", "train.mf.learning_rate=5e-5")
+    repository("dvc", "exp", "run", "--quiet", "-S", "train.mf.learning_rate=5e-5", "evaluate")
     worse = compared(repository, "HEAD")
     assert worse.returncode == 1
     assert "worse than HEAD, changed or gone, and tolerances.yaml allows less: " in worse.stderr
@@ -242,7 +242,7 @@ def test_compare_passes_where_nothing_changed_and_fails_where_a_metric_is_worse(
 
 
 def test_runs_on_other_data_are_not_compared(repository: Repository) -> None:
-    repository("dvc", "exp", "run", "--quiet", "-S", "split.seed=8")
+    repository("dvc", "exp", "run", "--quiet", "-S", "split.seed=8", "evaluate", "baselines")
     message = "REV=HEAD: was measured on other data, with split.seed: 7; compare with a revision that has the data"
     refused(compared(repository, "HEAD"), message)
     shown = repository(sys.executable, "-m", "tools.results")

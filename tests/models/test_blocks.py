@@ -174,9 +174,9 @@ def test_slow_numpy_comes_to_the_same(parts: int, shape: tuple[int, int], change
     everything = some_ratings(*shape, count, seed=parts)
     held_out = np.arange(count) % 5 == 0
     train, test = everything.of(~held_out), everything.of(held_out)
-    plan = make_plan(parts, train, test, section(epochs=4, **changes))
-    logs, factors = solve(plan, 4)
-    (users, items), losses = slow(plan, train, test, 4)
+    plan = make_plan(parts, train, test, section(epochs=2, **changes))
+    logs, factors = solve(plan, 2)
+    (users, items), losses = slow(plan, train, test, 2)
     close = functools.partial(assert_allclose, rtol=0, atol=2e-5)
     close(np.column_stack([factors.user_factors, factors.user_bias]), users)
     close(np.column_stack([factors.item_factors, factors.item_bias]), items)
