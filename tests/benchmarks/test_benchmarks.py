@@ -35,12 +35,14 @@ def test_the_plain_parse_counts_the_same_rows(trained: Path) -> None:
     assert printed(trained, "naive", "parse") == {"train": split["train_ratings"], "test": split["test_ratings"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["train", "train-tuned"])
 def test_the_plain_fit_has_the_same_loss(trained: Path, part: str) -> None:
     expected = metrics(trained, "train")["val_loss"]
     assert printed(trained, "naive", part) == {"val_loss": pytest.approx(expected, rel=1e-4)}
 
 
+@pytest.mark.slow
 def test_the_plain_evaluation_has_the_same_metrics(trained: Path) -> None:
     found, expected = printed(trained, "naive", "evaluate"), metrics(trained, "evaluate")
     for name in ("users", "precision", "map"):

@@ -14,7 +14,7 @@ from tests.conftest import Repository
 
 pytestmark = pytest.mark.slow
 
-KILLS = 30
+KILLS = 20
 
 
 def temporary(folder: Path) -> list[str]:

@@ -110,9 +110,8 @@ def test_another_k_to_evaluate_trains_nothing(repository: Repository) -> None:
     assert len((repository.folder / "metrics/at_k.csv").read_text().splitlines()) == 1 + 7
 
 
-@pytest.mark.parametrize(
-    "model", [model if model == "kernel" else pytest.param(model, marks=pytest.mark.slow) for model in MODELS[1:]]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS[1:])
 def test_one_parameter_chooses_another_model(model: str, repository: Repository) -> None:
     name, value = ("epochs", 2) if model in IN_EPOCHS else ("embedding_size", 8)
     output = repository("dvc", "exp", "run", "-S", f"train.model={model}", "-S", f"train.{model}.{name}={value}")

@@ -153,7 +153,11 @@ def test_a_new_user_is_folded_in_or_refused_with_a_reason(case: Case) -> None:
     assert data_loss(loss, folded) < 0.99 * data_loss(loss, zeros)  # false for NaN
 
 
-@pytest.mark.parametrize("case", [CASES[name] for name in IN_EPOCHS], ids=IN_EPOCHS, indirect=True)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(CASES[name], id=name, marks=[pytest.mark.slow] if name != "mf" else []) for name in IN_EPOCHS],
+    indirect=True,
+)
 def test_an_ensemble_scores_as_the_mean_of_models_of_different_seeds(case: Case) -> None:
     params, first = case.params, case.trained.factors
     second = train(make_parts(), params.model_copy(update={"seed": params.seed + SEED_STEP})).factors
