@@ -218,11 +218,12 @@ def peak_ratio(stage: str, runs: list[Values]) -> str:
 
 def equally_cut(runs: list[Values]) -> list[Values]:
     """Return the largest run in one process, after the largest smaller one with as many ratings a part if there is."""
+
+    def cut(run: Values) -> tuple[float, int]:
+        return run["ratings"] / run["parts"], run["epochs"]
+
     runs = [each for each in runs if not each["cluster"]]
-    last = runs[-1]
-    size = last["ratings"] / last["parts"]
-    smaller = [each for each in runs if each["ratings"] < last["ratings"] and each["ratings"] / each["parts"] == size]
-    return [*smaller[-1:], last]
+    return [each for each in runs if cut(each) == cut(runs[-1])][-2:]
 
 
 def slope(counts: list[float], seconds: list[float]) -> str:
