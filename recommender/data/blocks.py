@@ -67,7 +67,7 @@ def read_user_ids(parts: int, user_part: int) -> NDArray[Any]:
 
 def cut(table: pa.Table, column: str, parts: int) -> Sequence[pa.Table]:
     """Return the rows of each part of an index, in their order."""
-    part = (table[column].to_numpy() % parts).astype(np.uint8)  # a byte is sorted many times as fast
+    part = (table[column].to_numpy() % parts).astype(np.uint8)  # at most 200; a byte is sorted many times as fast
     rows = np.argsort(part, kind="stable")
     ordered, bounds = table.take(pa.array(rows)), np.searchsorted(part[rows], np.arange(parts + 1))
     return [ordered.slice(start, end - start) for start, end in pairwise(bounds)]

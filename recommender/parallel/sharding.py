@@ -119,9 +119,10 @@ def _numbered(folder: str, groups: range) -> list[pa.Array]:
     everybody, numbers = [], {}
     for name in IDS:
         listed = [read_table(Path(folder) / f"{name}-{group}.parquet", [name])[name] for group in groups]
-        coded = pa.concat_arrays([chunk for column in listed for chunk in column.chunks]).dictionary_encode()
-        everybody.append(coded.dictionary)
-        numbers[name] = np.split(coded.indices.to_numpy(), np.cumsum([len(column) for column in listed])[:-1])
+        coded = pa.chunked_array([chunk for column in listed for chunk in column.chunks]).dictionary_encode()
+        everybody.append(coded.chunk(0).dictionary)  # of all chunks
+        indices = np.concatenate([chunk.indices.to_numpy() for chunk in coded.chunks])
+        numbers[name] = np.split(indices, np.cumsum([len(column) for column in listed])[:-1])
     for group in groups:
         put(_numbers(folder, group), {name: numbers[name][group] for name in IDS})
     return everybody

@@ -91,8 +91,9 @@ def test_blocks_have_the_ratings_of_the_split_at_once(place: Path, parts: int, t
     assert not list(Path("scratch").glob("*"))
 
 
-def test_low_ratings_are_left_out(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = write_ratings()
+@pytest.mark.parametrize(("text", "group"), [(False, 150), (True, 3)])  # of three at a time, often none is left
+def test_low_ratings_are_left_out(place: Path, capsys: pytest.CaptureFixture[str], text: bool, group: int) -> None:
+    rows = write_ratings(text=text, group=group)
     set_params(place, data__min_rating_value=3, engine__parts=3, train__mf__batch_size=3)
     split.main()
     kept = [row for row in rows if row[2] >= 3]
@@ -100,6 +101,8 @@ def test_low_ratings_are_left_out(place: Path, capsys: pytest.CaptureFixture[str
     assert read_json(SPLIT_METRICS)["removed"] == {"min_rating_value": ROWS - len(kept)}
     assert f"data.min_rating_value: {ROWS - len(kept)} ratings removed, {len(kept)} are left" in capsys.readouterr().err
     assert read_table(USERS)["user_id"].to_pylist() == list(dict.fromkeys(row[0] for row in kept))
+    assert read_table(ITEMS)["item_id"].to_pylist() == list(dict.fromkeys(row[1] for row in kept))
+    assert sorted(row for name in PARTS for *_, block in blocks(name, 3) for row in block) == sorted(kept)
 
 
 def test_the_scale_of_own_ratings_is_kept(place: Path) -> None:
