@@ -101,8 +101,7 @@ class PlainBatches(keras.utils.PyDataset):
         return pairs, self.ratings.ratings[rows, None]
 
 
-@pytest.mark.parametrize("l2", [1e-3, 1e-6])
-@pytest.mark.parametrize("interaction", ["dot", "batch_sum"])
+@pytest.mark.parametrize(("interaction", "l2"), [("dot", 1e-3), ("dot", 1e-6), ("batch_sum", 1e-3)])
 def test_stacks_train_as_plain_keras_does_batch_by_batch(interaction: str, l2: float) -> None:
     params = make_params(interaction=interaction, l2=l2)
     job, logs = trained(params)

@@ -114,7 +114,7 @@ def test_with_a_validation_part_test_ratings_influence_neither_training_nor_choi
     assert not np.array_equal(other.history["val_map"], before.history["val_map"])
 
 
-@each_model
+@pytest.mark.parametrize("model", ["mf", *(pytest.param(model, marks=pytest.mark.slow) for model in IN_EPOCHS[1:])])
 def test_without_a_validation_part_test_ratings_are_only_reported(model: str) -> None:
     parts, params = make_parts(), parameters(model)
     before, after = train(parts, params), train(dataclasses.replace(parts, test=rated(parts.test, 1.0)), params)
