@@ -83,7 +83,8 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "ratings.csv", folder / "books.csv"
 
 
-@pytest.mark.parametrize("model", ["mf", pytest.param("softmax_mf", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["mf", "softmax_mf"])
 def test_text_ids_and_titles_go_through_every_stage(tmp_path: Path, books: tuple[Path, Path], model: str) -> None:
     folder = copy_project(tmp_path / "project", books[0])
     set_params(folder, train__model=model, train__softmax_mf__embedding_size=8, train__softmax_mf__epochs=2)
