@@ -170,7 +170,9 @@ def _compact(kernel: UserKernel, between: Tensor, vectors: NDArray[np.float32]) 
         right = product(rows, vectors.astype(np.float64))
         mapping = np.array(product(inverse(square + shift * np.eye(KEPT)), right), np.float32)
     # By NumPy: TensorFlow's threads may flush the smallest numbers of half precision to 0.
-    weights, anchors = (part.astype(np.float16) for part in (kernel.item_weights, kernel.anchors[kept]))
+    weights, anchors = (
+        dense_rows(lambda rows: rows.astype(np.float16), part) for part in (kernel.item_weights, kernel.anchors[kept])
+    )
     scale = kernel.anchor_scale[kept]
     return dataclasses.replace(kernel, item_weights=weights, anchors=anchors, anchor_scale=scale, mapping=mapping)
 
@@ -193,8 +195,8 @@ def equal_slices(count: int, most: int) -> Iterator[slice]:
         yield slice(min(end, count) - size, min(end, count))
 
 
-def dense_rows(rows: Callable[["sp.csr_array"], NDArray[np.float32]], inputs: "sp.csr_array") -> NDArray[np.float32]:
-    """Return dense rows made of sparse ones, `BLOCK` at a time in threads."""
+def dense_rows(rows: Callable[[Any], NDArray[Any]], inputs: "sp.csr_array | NDArray[Any]") -> NDArray[Any]:
+    """Return dense rows made of others, sparse or dense, `BLOCK` at a time in threads."""
     with ThreadPoolExecutor(threads()) as pool:
         starts = range(0, inputs.shape[0], BLOCK)
         return np.concatenate(list(pool.map(lambda start: rows(inputs[start : start + BLOCK]), starts)))
